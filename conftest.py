@@ -1,0 +1,3 @@
+"""Fixtures of the tests: pytester runs pytest within pytest."""
+
+pytest_plugins = ["pytester"]

@@ -1,0 +1,81 @@
+"""Accuracy tests for quantizers and quantized checkpoints.
+
+Public names are resolved on first use, so that importing the package costs a pytest run nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .accuracy import Accuracy
+    from .errors import (
+        AccuracyFailure,
+        ArrowQuantError,
+        CheckpointError,
+        OptionError,
+        SchemeError,
+        TargetError,
+        TensorError,
+    )
+    from .metrics import Metrics, measure
+    from .models import synthetic_model
+    from .quantizers import QUANTIZERS, Mse, Rtn
+    from .records import AccuracyRecord
+    from .report.json_file import load_report
+    from .scheme import Scheme
+    from .tensor import QuantizedTensor, quantize
+
+_HOMES = {
+    "Accuracy": "accuracy",
+    "AccuracyFailure": "errors",
+    "AccuracyRecord": "records",
+    "ArrowQuantError": "errors",
+    "CheckpointError": "errors",
+    "Metrics": "metrics",
+    "Mse": "quantizers",
+    "OptionError": "errors",
+    "QUANTIZERS": "quantizers",
+    "QuantizedTensor": "tensor",
+    "Rtn": "quantizers",
+    "Scheme": "scheme",
+    "SchemeError": "errors",
+    "TargetError": "errors",
+    "TensorError": "errors",
+    "load_report": "report.json_file",
+    "measure": "metrics",
+    "quantize": "tensor",
+    "synthetic_model": "models",
+}
+
+__all__ = [
+    "QUANTIZERS",
+    "Accuracy",
+    "AccuracyFailure",
+    "AccuracyRecord",
+    "ArrowQuantError",
+    "CheckpointError",
+    "Metrics",
+    "Mse",
+    "OptionError",
+    "QuantizedTensor",
+    "Rtn",
+    "Scheme",
+    "SchemeError",
+    "TargetError",
+    "TensorError",
+    "load_report",
+    "measure",
+    "quantize",
+    "synthetic_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
