@@ -1,0 +1,27 @@
+"""Round to nearest: the range of the group sets the scale."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..scheme import WIDTHS, GroupSize, Scheme, Zero
+from ..tensor import QuantizedTensor, quantize
+
+
+@dataclass(frozen=True, slots=True)
+class Rtn:
+    """Round to nearest.
+
+    |w - restored| <= scale / 2, and <= |scale| at 2 bits symmetric, where the extreme of the
+    other sign clips. Source: Jacob et al. 2018, section 3; the signed 2-bit scale is that of
+    ggml's Q4_0.
+    """
+
+    group_size: GroupSize = 64
+    zero: Zero = "none"
+
+    name: ClassVar[str] = "rtn"
+    bits: ClassVar[tuple[int, ...]] = WIDTHS
+
+    def quantize(self, weight: object, bits: int, calibration: object = None) -> QuantizedTensor:
+        """The codes of `weight` at `bits`; calibration is not used."""
+        return quantize(weight, Scheme(bits, self.zero, self.group_size))
