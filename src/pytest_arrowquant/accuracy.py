@@ -1,0 +1,295 @@
+"""The object behind the `arrowquant` fixture: measures, records and asserts."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from . import messages
+from .errors import AccuracyFailure, ArrowQuantError, TargetError
+from .examine import TensorResult, examine
+from .metrics import Metrics
+from .quantizers import Quantizer
+from .records import AccuracyRecord, Plain, pooled, record_of, require_plain
+from .scheme import Scheme
+from .subject import Model, Subject
+from .targets import Expectation, expect, validated
+
+EXTRA_INFO = ("cosine", "sqnr_db", "row_sqnr_db_min", "bits_per_weight", "compression_ratio")
+
+
+class Accuracy:
+    """Measures restored weights against their reference, records the result and asserts it.
+
+    `records` receives one AccuracyRecord a check. marker and project: the keywords of the test's
+    marker, and the project's own targets a width.
+    """
+
+    def __init__(
+        self,
+        records: list[AccuracyRecord],
+        name: str = "tensor",
+        marker: Mapping[str, Any] | None = None,
+        project: Mapping[int, Mapping[str, float]] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.records = records
+        self.name = name
+        self.marker = marker or {}
+        self.project = project or {}
+        self.seed = seed
+        self.asserted = False
+
+    def check(
+        self,
+        reference: object,
+        restored: object,
+        *,
+        name: str | None = None,
+        bits: int | None = None,
+        inputs: object = None,
+        nbytes: int | None = None,
+        judge: str | None = None,
+        **targets: Any,
+    ) -> Metrics:
+        """Measure, record and assert; returns the metrics.
+
+        reference, restored: arrays of one shape (anything with `__array__` or DLPack; float16 to
+        float64, bfloat16 included), or for `restored` a QuantizedTensor. bits: the width whose
+        targets hold. inputs: (tokens, input channels), for output metrics. nbytes: bytes stored.
+        targets: cosine, sqnr_db, row_cosine, output_cosine, guards. Raises AccuracyFailure where
+        a bound is missed, ArrowQuantError for misuse.
+        """
+        __tracebackhide__ = True
+        keywords = {"bits": bits, "judge": judge, **targets}
+        metrics, failure = self._one(
+            "arrowquant.check()", reference, restored, name, inputs, nbytes, keywords
+        )
+        self.asserted = True
+        if failure:
+            raise AccuracyFailure(failure)
+        return metrics
+
+    def measure(
+        self,
+        reference: object,
+        restored: object,
+        *,
+        name: str | None = None,
+        bits: int | None = None,
+        inputs: object = None,
+        nbytes: int | None = None,
+        judge: str | None = None,
+        **targets: Any,
+    ) -> Metrics:
+        """As check(), but asserts nothing: the record alone says whether it passed."""
+        __tracebackhide__ = True
+        keywords = {"bits": bits, "judge": judge, **targets}
+        return self._one(
+            "arrowquant.measure()", reference, restored, name, inputs, nbytes, keywords
+        )[0]
+
+    def check_model(
+        self,
+        model: Model,
+        quantizer: Quantizer,
+        *,
+        name: str | None = None,
+        benchmark: Any = None,
+        **keywords: Any,
+    ) -> Metrics:
+        """Quantize every layer, measure, record once and assert; returns the pooled metrics.
+
+        One layer is in memory at a time. benchmark: pytest-benchmark's fixture, which times
+        quantize, a round a layer. keywords: as in check(); `bits` is needed here or in the marker.
+        """
+        __tracebackhide__ = True
+        try:
+            metrics, failure = self._model(model, quantizer, name or self.name, benchmark, keywords)
+        except ArrowQuantError as error:
+            raise error.with_traceback(None) from None
+        self.asserted = True
+        if failure:
+            raise AccuracyFailure(failure)
+        return metrics
+
+    def _model(
+        self, model: Model, quantizer: Quantizer, name: str, benchmark: Any, keywords: Plain
+    ) -> tuple[Metrics, str]:
+        """Record a model; returns its metrics and the failure message, empty if it passed."""
+        source = "arrowquant.check_model()"
+        given = validated(keywords, source)
+        expectation = expect(given, self.marker, self.project, None, source)
+        if expectation.bits is None:
+            raise TargetError(f"{source}: give bits, the width to quantize to")
+        work = _Pass(model, quantizer, expectation)
+        work.run(benchmark)
+        record = record_of(name, model.subject, work.results, expectation)
+        record.quantizer = {"name": quantizer.name, "options": _options(quantizer)}
+        record.scheme = work.scheme
+        record.timing = work.timing(benchmark)
+        self._keep(record)
+        seed = self.seed if model.subject.kind == "synthetic" else None
+        return pooled(work.results), messages.failure(work.results, expectation, seed)
+
+    def _one(
+        self,
+        source: str,
+        reference: object,
+        restored: object,
+        name: str | None,
+        inputs: object,
+        nbytes: int | None,
+        keywords: Plain,
+    ) -> tuple[Metrics, str]:
+        """Record one tensor; returns its metrics and the failure message, empty if it passed."""
+        __tracebackhide__ = True
+        scheme = getattr(restored, "scheme", None)
+        width = scheme.bits if isinstance(scheme, Scheme) else None
+        try:
+            expectation = expect(
+                validated(keywords, source), self.marker, self.project, width, source
+            )
+            result = examine(name or self.name, reference, restored, expectation, inputs, nbytes)
+        except ArrowQuantError as error:
+            raise error.with_traceback(None) from None
+        record = record_of(name or self.name, Subject(), [result], expectation)
+        record.scheme = _scheme(restored, expectation.bits)
+        self._keep(record)
+        return result.metrics, messages.failure([result], expectation, None)
+
+    def _keep(self, record: AccuracyRecord) -> None:
+        """Refuse here, inside the test, what would not survive the way to the controller."""
+        require_plain(record.to_json(), "record")
+        self.records.append(record)
+
+    def join_benchmark(self, benchmark: Any) -> None:
+        """Put pytest-benchmark's time beside the accuracy, in both reports.
+
+        What the benchmark timed is taken to be the quantizer of this test's records; its median
+        is the time, and each record's metrics go to its `extra_info`.
+        """
+        seconds = benchmark_seconds(benchmark, "median")
+        if seconds is None:
+            return
+        for record in self.records:
+            if record.timing is None:
+                record.timing = timing(record.metrics["original_bytes"] or 0, seconds, None)
+            benchmark.extra_info[record.name] = {
+                **{key: record.metrics[key] for key in EXTRA_INFO},
+                "passed": record.passed,
+            }
+
+
+class _Pass:
+    """One pass over a model's layers, timed by pytest-benchmark where it is given."""
+
+    def __init__(self, model: Model, quantizer: Quantizer, expectation: Expectation) -> None:
+        self.layers = iter(model)
+        self.count = len(model)
+        self.quantizer = quantizer
+        self.expectation = expectation
+        self.results: list[TensorResult] = []
+        self.scheme: Plain = {}
+        self.dequantize_s = 0.0
+        self.quantized: Any = None
+
+    def run(self, benchmark: Any) -> None:
+        """Quantize, restore and examine every layer.
+
+        benchmark.pedantic is called once, with a round a layer; its setup finishes the layer
+        before and brings the next. Where it is disabled it runs one round, and the rest follows
+        untimed.
+        """
+        assert self.expectation.bits is not None
+        self.quantizer.quantize(np.ones((1, 64), np.float32), self.expectation.bits)  # compiles
+        steps = self._steps()
+        if benchmark is not None and self.count:
+            benchmark.pedantic(
+                self._quantize, setup=lambda: ((next(steps),), {}), rounds=self.count
+            )
+        for weight in steps:
+            self._quantize(weight)
+
+    def _quantize(self, weight: Any) -> None:
+        self.quantized = self.quantizer.quantize(weight, self.expectation.bits or 0)
+
+    def _steps(self) -> Iterator[Any]:
+        """Yields each weight, and examines what was made of it when the next is asked for."""
+        for layer in self.layers:
+            weight = layer.weight
+            yield weight
+            start = time.perf_counter()
+            restored = self.quantized.dequantize()
+            self.dequantize_s += time.perf_counter() - start
+            self.scheme = _scheme(self.quantized, self.expectation.bits)
+            self.results.append(
+                examine(
+                    layer.name,
+                    weight,
+                    _Restored(restored, self.quantized),
+                    self.expectation,
+                    None,
+                    None,
+                )
+            )
+            self.quantized = restored = None
+
+    def timing(self, benchmark: Any) -> Plain | None:
+        """Seconds and GB/s of the original bytes; None unless pytest-benchmark did measure."""
+        total = benchmark_seconds(benchmark, "total")
+        if total is None:
+            return None
+        size = sum(result.sums.original_bytes for result in self.results)
+        return timing(size, total, self.dequantize_s)
+
+
+class _Restored:
+    """A quantized result with its values at hand, so that they are restored once."""
+
+    def __init__(self, restored: Any, quantized: Any) -> None:
+        self._restored = restored
+        self.scheme = getattr(quantized, "scheme", None)
+        self.nbytes = getattr(quantized, "nbytes", None)
+
+    def dequantize(self) -> Any:
+        return self._restored
+
+
+def benchmark_seconds(benchmark: Any, statistic: str) -> float | None:
+    """A statistic of pytest-benchmark's fixture in seconds; None if it measured nothing."""
+    metadata = getattr(benchmark, "stats", None)
+    return None if metadata is None else float(getattr(metadata.stats, statistic))
+
+
+def timing(size: int, quantize_s: float | None, dequantize_s: float | None) -> Plain:
+    """The record's timing for `size` original bytes."""
+
+    def rate(seconds: float | None) -> float | None:
+        return size / seconds / 1e9 if seconds else None
+
+    return {
+        "quantize_s": quantize_s,
+        "dequantize_s": dequantize_s,
+        "quantize_gb_s": rate(quantize_s),
+        "dequantize_gb_s": rate(dequantize_s),
+    }
+
+
+def _scheme(restored: object, bits: int | None) -> Plain:
+    """The scheme as the record has it; what the result does not say is None."""
+    scheme = getattr(restored, "scheme", None)
+    if not isinstance(scheme, Scheme):
+        return {"bits": bits, "group_size": None, "symmetric": None, "zero": None}
+    return {
+        "bits": scheme.bits,
+        "group_size": scheme.group_size,
+        "symmetric": scheme.symmetric,
+        "zero": scheme.zero,
+    }
+
+
+def _options(quantizer: object) -> Plain:
+    return asdict(quantizer) if is_dataclass(quantizer) and not isinstance(quantizer, type) else {}

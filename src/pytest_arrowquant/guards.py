@@ -1,0 +1,303 @@
+"""Guards: on by default, for the faults that a cosine cannot see.
+
+Each is a function from one tensor's Case to a Finding, or None where it does not apply. The
+evidence for every bound is the table in docs/guards.md.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import inf, sqrt
+from typing import Literal, get_args
+
+import numpy as np
+
+from .arrays import Array
+from .kernels import structure
+from .metrics import DB_PER_BIT, Deviation, decibels, deviation, outputs_of
+from .scheme import WIDTHS, GroupSize, Scheme, Zero
+from .tensor import quantize
+
+Op = Literal[">=", ">", "<=", "within"]
+
+SHORTEST_FLOORED_ROW = 32  # weights; chance alone moves the error of shorter rows by 3 dB
+FLOOR_DB = {2: -5.0, 4: -3.0, 8: -3.0}
+GAIN_PER_NOISE, GAIN_SLACK, GAIN_SIGMAS = 1.5, 0.001, 4
+EXCUSE = 1.25
+ROW_GAIN, ROW_GAIN_SIGMAS = 0.1, 6
+BIAS, LEAST_BIASED = 0.5, 256  # bound; fewer weights share a sign by chance
+ORDER_RUN, ORDER_STEPS, ORDER_SHARE = 32, 8, 0.25
+LEAST_DEAD_ROWS = 16  # an input channel read by fewer outputs may round to zero in all of them
+LEAST_CEILING = 1024  # weights
+CEILING_BITS = 4  # wider codes are as fine as the float16 weights they are made from
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A value held against a bound. op "within": |value - 1| <= bound."""
+
+    metric: str
+    op: Op
+    bound: float
+    value: float
+    where: str = ""
+
+    @property
+    def margin(self) -> float:
+        """How far on the good side; negative is a failure."""
+        if self.op == "<=":
+            return self.bound - self.value
+        if self.op == "within":
+            return self.bound - abs(self.value - 1)
+        return self.value - self.bound
+
+    @property
+    def passed(self) -> bool:
+        """The verdict on this bound; NaN never passes."""
+        return self.margin > 0 if self.op == ">" else self.margin >= 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """What is known of one restored tensor.
+
+    reference: the weights as given. outputs: inputs @ weights.T, if inputs were given.
+    """
+
+    reference: Array
+    weights: Deviation
+    inputs: Array | None
+    outputs: Deviation | None
+    judge: str
+    bits: int | None
+    scheme: Scheme | None
+    nbytes: int | None
+
+    @property
+    def judged(self) -> Deviation:
+        """What gain, bias and floor look at."""
+        return self.outputs if self.judge == "outputs" and self.outputs else self.weights
+
+    @property
+    def by_weights(self) -> bool:
+        """True unless the outputs are judged."""
+        return self.judged is self.weights
+
+    @property
+    def width(self) -> int | None:
+        """The widest width of round-to-nearest that is not wider than what is judged."""
+        return max((width for width in WIDTHS if self.bits and width <= self.bits), default=None)
+
+    @property
+    def zeros(self) -> tuple[Zero, ...]:
+        """The kinds of zero that the quantizer may have; all of them where it does not say."""
+        return (self.scheme.zero,) if self.scheme else get_args(Zero)
+
+    def nearest(self, zero: Zero, group_size: GroupSize) -> Deviation:
+        """What round-to-nearest makes of the same weights, judged in the same place."""
+        assert self.width is not None
+        restored = quantize(self.reference, Scheme(self.width, zero, group_size)).dequantize()
+        if self.by_weights or self.inputs is None:
+            return deviation(self.reference, restored)
+        return deviation(outputs_of(self.reference, self.inputs), outputs_of(restored, self.inputs))
+
+
+def excused(case: Case, finding: Finding, value_of: Callable[[Deviation], float]) -> Finding:
+    """Widen a missed bound to what round-to-nearest itself does to these weights, row by row.
+
+    Odd weights (nearly all zero, or all on a grid) move the honest as well. Who errs by more than
+    the round-to-nearest that would excuse him is not excused. Looked at only where the bound is
+    missed, because it costs a quantization.
+    """
+    if finding.passed or case.width is None:
+        return finding
+    error = case.judged.sums.error_energy
+    nearest = [case.nearest(zero, "channel") for zero in case.zeros]
+    honest = [value_of(found) for found in nearest if error <= found.sums.error_energy]
+    return replace(finding, bound=max(finding.bound, EXCUSE * max(honest, default=0.0)))
+
+
+def row_sqnr(case: Case) -> Finding | None:
+    """No row may be worse than that row set to zero; a zero row stays zero."""
+    sqnr_db = case.weights.row_sqnr_db
+    if not sqnr_db.size:
+        return None
+    row = int(np.argmin(sqnr_db))
+    return Finding("row_sqnr_db", ">", 0.0, float(sqnr_db[row]), f"row {row}")
+
+
+def gain(case: Case) -> Finding:
+    """A wrong scale: the best multiple of the restored tensor is not itself.
+
+    An unbiased error e takes it to <w, r> / <r, r> = 1 - (1 - cos^2), least squares to 1; by
+    chance it moves by sqrt((1 - cos^2) / weights).
+    """
+    sums = case.judged.sums
+    noise = max(0.0, 1 - sums.cosine**2)
+    chance = GAIN_SIGMAS * sqrt(noise / max(sums.weights, 1))
+    bound = GAIN_PER_NOISE * noise + GAIN_SLACK + chance
+    finding = Finding("gain", "within", bound, sums.gain)
+    return excused(case, finding, lambda nearest: abs(nearest.sums.gain - 1))
+
+
+def row_gain(case: Case) -> Finding | None:
+    """A wrong scale in one row, which the tensor's gain does not show. Long rows, 4 bits or more.
+
+    value: the gain of the row that is furthest beyond its own bound.
+    """
+    if case.bits == WIDTHS[0] or case.weights.reference.shape[1] < SHORTEST_FLOORED_ROW:
+        return None
+    reference, restored, error = case.weights.row_sums[:, :3].T
+    live = (reference > 0) & (restored > 0)
+    if not live.any():
+        return None
+    gains = (reference[live] + restored[live] - error[live]) / 2 / restored[live]
+    noise = np.clip(1 - case.weights.row_cosines[live] ** 2, 0, 1)
+    chance = ROW_GAIN_SIGMAS * np.sqrt(noise / case.weights.reference.shape[1])
+    bounds = ROW_GAIN + 2 * GAIN_PER_NOISE * noise + chance
+    worst = int(np.argmin(bounds - np.abs(gains - 1)))
+    where = f"row {int(np.flatnonzero(live)[worst])}"
+    return Finding("row_gain", "within", float(bounds[worst]), float(gains[worst]), where)
+
+
+def bias(case: Case) -> Finding | None:
+    """A constant offset in the tensor or its blocks: a zero point or code off by one."""
+    if case.judged.sums.weights < LEAST_BIASED:
+        return None
+    finding = Finding("bias", "<=", BIAS, case.judged.sums.bias)
+    return excused(case, finding, lambda nearest: nearest.sums.bias)
+
+
+def dead_columns(case: Case) -> Finding | None:
+    """An input channel of at least median norm may not come back all zero."""
+    if (
+        len(case.reference.shape) < 2
+        or case.reference.shape[0] < LEAST_DEAD_ROWS
+        or case.bits == WIDTHS[0]
+    ):
+        return None
+    weights = case.weights.reference
+    if not weights.size:
+        return None
+    energy, alive = np.zeros(weights.shape[1]), np.zeros(weights.shape[1], np.int64)
+    structure.column_energies(weights, case.weights.restored, energy, alive)
+    channels = (case.reference.shape[1], -1)
+    energy, alive = energy.reshape(channels).sum(axis=1), alive.reshape(channels).sum(axis=1)
+    dead = np.flatnonzero((energy >= np.median(energy)) & (energy > 0) & (alive == 0))
+    where = f"input channel {int(dead[0])}" if dead.size else ""
+    return Finding("dead_columns", "<=", 0, int(dead.size), where)
+
+
+def levels(case: Case) -> Finding | None:
+    """At most 2^bits distinct values in a group, where the groups are known."""
+    if case.scheme is None or case.bits is None:
+        return None
+    limit, restored = 2**case.bits, case.weights.restored
+    size = case.scheme.layout(case.reference.shape).group_size
+    if case.scheme.group_size == "tensor":
+        restored, size = restored.reshape(1, -1), max(restored.size, 1)
+    most, row, group = structure.most_levels(restored, size, limit, case.bits + 3)
+    return Finding("levels", "<=", limit, int(most), f"row {row}, group {group}")
+
+
+def order(case: Case) -> Finding | None:
+    """Large steps along a row keep their direction: blocks and groups are where they belong."""
+    if not case.by_weights or case.bits == WIDTHS[0]:
+        return None
+    w, r = case.weights.reference, case.weights.restored
+    share, start = structure.worst_order(
+        w.reshape(-1), r.reshape(-1), w.shape[1], ORDER_RUN, ORDER_STEPS
+    )
+    row, column = divmod(int(start), max(w.shape[1], 1))
+    where = f"row {row}, columns {column} to {column + ORDER_RUN - 1}"
+    return Finding("order", "<=", ORDER_SHARE, float(share), where)
+
+
+def floor(case: Case) -> Finding | None:
+    """SQNR not far below round-to-nearest at the same width on the same weights.
+
+    Each row where the groups are known and rows are long enough, else the tensor. Round-to-
+    nearest's error counts as at least what its step predicts (step^2 / 12 a weight), so that
+    weights which happen to lie on its grid accuse nobody.
+    """
+    if case.width is None:
+        return None
+    by_tensor = case.scheme is None or case.scheme.group_size == "tensor"
+    group_size: GroupSize = "tensor" if by_tensor else "channel"
+    by_row = not by_tensor and case.weights.reference.shape[1] >= SHORTEST_FLOORED_ROW
+    for zero in case.zeros:  # the next only where it could excuse
+        finding = _floor(case, Scheme(case.width, zero, group_size), by_row)
+        if finding.passed:
+            break
+    return finding
+
+
+def _floor(case: Case, baseline: Scheme, by_row: bool) -> Finding:
+    error = case.judged.row_sums[:, 2]
+    if case.by_weights:
+        allowed = quantize(case.reference, baseline).compare(case.reference)[:, 2]
+        allowed = np.maximum(allowed, _predicted_error(case.weights.reference, baseline))
+    else:
+        allowed = case.nearest(baseline.zero, baseline.group_size).row_sums[:, 2]
+    bound = FLOOR_DB[baseline.bits]
+    if not by_row:
+        return Finding("floor", ">=", bound, decibels(float(allowed.sum()), float(error.sum())))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = np.where(error == 0, inf, 10 * np.log10(allowed / error))
+    row = int(np.argmin(values)) if values.size else 0
+    return Finding("floor", ">=", bound, float(values.min(initial=inf)), f"row {row}")
+
+
+def _predicted_error(reference: Array, baseline: Scheme) -> Array:
+    """columns * step^2 / 12 of each row, for the step of round-to-nearest."""
+    rows, columns = reference.shape
+    low = reference.min(axis=1, initial=0.0)
+    high = reference.max(axis=1, initial=0.0)
+    if baseline.group_size == "tensor":
+        low, high = low.min(initial=0.0), high.max(initial=0.0)
+    if baseline.symmetric:
+        steps = 2 ** (baseline.bits - 1) - (baseline.bits > 2)
+        step = np.maximum(-low, high).astype(np.float64) / steps
+    else:
+        step = (high.astype(np.float64) - low) / (2**baseline.bits - 1)
+    return np.broadcast_to(columns * step**2 / 12, (rows,))
+
+
+def ceiling(case: Case) -> Finding | None:
+    """More detail than so few bits can hold: the width is only a label.
+
+    The bound is the Gaussian rate-distortion limit at the stored bits per weight, or at two bits
+    above the width where they are unknown (scales included, 2 bits per weight are groups of 8).
+    Not for references that have few distinct values themselves: those may be stored exactly.
+    """
+    weights = case.weights.reference
+    if case.bits is None or case.bits > CEILING_BITS or weights.size < LEAST_CEILING:
+        return None
+    rate = case.bits + 2.0
+    if case.nbytes is not None:
+        rate = max(rate, case.nbytes * 8 / weights.size)
+    elif weights.shape[1] < 2 * ORDER_RUN:
+        return None
+    value = decibels(case.weights.detail_energy, case.weights.sums.error_energy)
+    if value > DB_PER_BIT * rate and _few_valued(weights.reshape(-1)):
+        return None
+    return Finding("ceiling", "<=", DB_PER_BIT * rate, value)
+
+
+def _few_valued(weights: Array, run: int = 64) -> bool:
+    """True where half of the runs have each value twice or more, on average."""
+    runs = np.sort(weights[: weights.size // run * run].reshape(-1, run), axis=1)
+    distinct = 1 + np.count_nonzero(np.diff(runs, axis=1), axis=1)
+    return bool(np.median(distinct) <= run // 2)
+
+
+GUARDS: dict[str, Callable[[Case], Finding | None]] = {
+    "row_sqnr_db": row_sqnr,
+    "gain": gain,
+    "row_gain": row_gain,
+    "bias": bias,
+    "dead_columns": dead_columns,
+    "levels": levels,
+    "order": order,
+    "floor": floor,
+    "ceiling": ceiling,
+}

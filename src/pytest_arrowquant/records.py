@@ -1,0 +1,177 @@
+"""AccuracyRecord: what one check found, as plain Python values that survive any transport."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from math import isfinite, prod
+from statistics import fmean, pstdev
+from typing import Any, Self
+
+from .examine import TensorResult
+from .metrics import Metrics, Sums
+from .subject import Subject
+from .targets import Expectation, Verdict
+
+SCHEMA = "arrowquant-accuracy"
+SCHEMA_VERSION = 1
+WORST_LAYERS = 5
+
+Plain = dict[str, Any]
+
+
+@dataclass(slots=True)
+class AccuracyRecord:
+    """One check, in the fields of accuracy.json; every value is plain Python.
+
+    nodeid, attempt and index say which test, which of its attempts and which of its checks.
+    """
+
+    name: str
+    subject: Plain
+    quantizer: Plain
+    scheme: Plain
+    metrics: Plain
+    layers: Plain
+    targets: list[Plain]
+    passed: bool
+    notes: list[str]
+    optimizations: list[str] = field(default_factory=list)
+    improvement: Plain | None = None
+    timing: Plain | None = None
+    nodeid: str = ""
+    attempt: int = 0
+    index: int = 0
+
+    def to_json(self) -> Plain:
+        """The record as JSON holds it, in the order of the fields there."""
+        plain = asdict(self)
+        order = ("nodeid", "attempt", "index", "name", "subject", "quantizer", "scheme",
+                 "optimizations", "metrics", "improvement", "layers", "targets", "passed",
+                 "notes", "timing")  # fmt: skip
+        return {key: plain[key] for key in order}
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Self:
+        """The record of a JSON object."""
+        return cls(**plain)
+
+
+def require_plain(value: object, path: str) -> None:
+    """Raise TypeError unless `value` is JSON of exact built-in types: a numpy scalar is not.
+
+    A numpy float in a report breaks the transport between processes, and once turned a failing
+    run green there; so it is refused where it is made, inside the test.
+    """
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            require_plain(key, f"a key of {path}")
+            require_plain(entry, f"{path}[{key!r}]")
+    elif isinstance(value, list):
+        for index, entry in enumerate(value):
+            require_plain(entry, f"{path}[{index}]")
+    elif type(value) not in (str, int, float, bool, type(None)):
+        raise TypeError(
+            f"{path} is a {type(value).__module__}.{type(value).__name__}, not plain JSON"
+        )
+    elif isinstance(value, float) and not isfinite(value):
+        raise TypeError(f"{path} is {value}; JSON has no such number")
+
+
+def finite(value: float | None) -> float | None:
+    """The number, or None where JSON has none for it."""
+    return value if value is not None and isfinite(value) else None
+
+
+def metrics_json(metrics: Metrics) -> tuple[Plain, list[str]]:
+    """The metrics with null for what is infinite, and a note on each such value."""
+    values = asdict(metrics)
+    notes = [
+        f"{name} is null: its value is {value}"
+        for name, value in values.items()
+        if value is not None and not isfinite(value)
+    ]
+    return {name: finite(value) for name, value in values.items()}, notes
+
+
+def targets_json(verdict: Verdict) -> list[Plain]:
+    """The entries of `targets`: each bound with the tensor that comes nearest to missing it."""
+    return [
+        {
+            "metric": outcome.finding.metric,
+            "op": outcome.finding.op,
+            "bound": outcome.finding.bound,
+            "value": finite(outcome.finding.value),
+            "margin": finite(outcome.finding.margin),
+            "tensor": outcome.tensor,
+            "passed": outcome.passed,
+        }
+        for outcome in verdict.outcomes
+    ]
+
+
+def pooled(results: Sequence[TensorResult]) -> Metrics:
+    """The metrics of all tensors together; none where one of them is not whole."""
+    if any(result.problem for result in results) or not results:
+        return Metrics()
+    sizes = [result.nbytes for result in results]
+    outputs = [result.outputs for result in results]
+    return Metrics.of(
+        sum((result.sums for result in results), Sums()),
+        min(result.row_cosine_min for result in results),
+        min(result.row_sqnr_db_min for result in results),
+        None if None in sizes else sum(size or 0 for size in sizes),
+        None if None in outputs else sum((part for part in outputs if part), Sums()),
+    )
+
+
+def record_of(
+    name: str, subject: Subject, results: Sequence[TensorResult], expectation: Expectation
+) -> AccuracyRecord:
+    """The record of some tensors held to one expectation; quantizer and timing are the caller's."""
+    metrics, notes = metrics_json(pooled(results))
+    notes += [f"{result.name}: {result.problem}" for result in results if result.problem]
+    notes += [
+        f"guard {guard} left out: {reason}" for guard, reason in expectation.guards_off.items()
+    ]
+    if expectation.judge == "outputs":
+        notes.append("judged by outputs: cosine, gain, bias and floor are of inputs @ weights.T")
+    verdict = Verdict.over(outcome for result in results for outcome in result.outcomes)
+    dtypes = sorted({result.dtype for result in results})
+    return AccuracyRecord(
+        name=name,
+        subject={
+            **asdict(subject),
+            "tensors": len(results),
+            "parameters": sum(prod(result.shape) for result in results),
+            "dtype": dtypes[0] if len(dtypes) == 1 else ", ".join(dtypes) or None,
+        },
+        quantizer={"name": None, "options": {}},
+        scheme={},
+        metrics=metrics,
+        layers=_layers(results),
+        targets=targets_json(verdict),
+        passed=verdict.passed and bool(results),
+        notes=notes,
+    )
+
+
+def _layers(results: Sequence[TensorResult]) -> Plain:
+    """How cosine spreads over the tensors, and the worst of them."""
+    whole = [result for result in results if not result.problem]
+    cosines = [result.sums.cosine for result in whole]
+    worst = sorted(whole, key=lambda result: result.sums.cosine)[:WORST_LAYERS]
+    return {
+        "count": len(results),
+        "cosine_min": min(cosines, default=None),
+        "cosine_max": max(cosines, default=None),
+        "cosine_mean": fmean(cosines) if cosines else None,
+        "cosine_std": pstdev(cosines) if cosines else None,
+        "worst": [
+            {
+                "name": result.name,
+                "shape": list(result.shape),
+                "cosine": result.sums.cosine,
+                "sqnr_db": metrics_json(result.metrics)[0]["sqnr_db"],
+            }
+            for result in worst
+        ],
+    }

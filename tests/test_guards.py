@@ -1,0 +1,153 @@
+"""The guards bite: every fault fails, on synthetic and on trained weights; nothing honest does."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from faults import FAULTS, int8_as_int2
+from pytest_arrowquant import AccuracyFailure, Mse, Rtn, quantize
+from pytest_arrowquant.accuracy import Accuracy
+from pytest_arrowquant.checkpoints import SafetensorsFile
+from pytest_arrowquant.models.draw import KINDS, draw
+from pytest_arrowquant.scheme import Scheme
+from pytest_arrowquant.tensor import QuantizedTensor
+
+DATA = Path(__file__).parent / "data"
+QUANTIZERS = [Rtn(), Mse(), Rtn(zero="integer"), Rtn(group_size="channel"), Mse(32, "none")]
+REQUIRED = {
+    "scales x2", "scales x1.5", "scales x1.25", "row zeroed", "row sign flipped",
+    "two rows swapped", "zero point +1", "zero point -1", "nibbles swapped",
+    "outlier column zeroed", "one NaN",
+}  # fmt: skip
+
+
+@cache
+def weights() -> dict[str, np.ndarray]:
+    """Five kinds of synthetic weights, and slices of trained ones."""
+    rng = np.random.default_rng(3)
+    shape = (128, 384)
+    gauss = rng.standard_normal(shape, np.float32) * np.float32(0.02)
+    rows = np.where(np.arange(128) % 50 == 1, np.float32(20), np.float32(1))[:, None]
+    known = {
+        "gauss": gauss,
+        "student-t5": (rng.standard_t(5, shape) * 0.02).astype(np.float32),
+        "laplace": (rng.laplace(size=shape) * 0.02).astype(np.float32),
+        "outlier rows": gauss * rows,
+        "dit": draw(shape, KINDS["dit"], rng),
+        "convolution": draw((128, 48, 3, 3), KINDS["convolution"], rng),
+    }
+    for path in sorted(DATA.glob("*.safetensors")):
+        for tensor in SafetensorsFile.open(path).quantizable:
+            if tensor.shape[0] >= 16 and np.prod(tensor.shape) >= 4096:
+                known[f"{path.stem}:{tensor.name}"] = tensor.weight
+    return known
+
+
+def passes(reference, restored, bits: int) -> bool:
+    try:
+        Accuracy([]).check(reference, restored, bits=bits)
+    except AccuracyFailure:
+        return False
+    return True
+
+
+class Declared:
+    """Restored values of a quantizer that says what its groups are."""
+
+    def __init__(self, restored: np.ndarray, honest: QuantizedTensor) -> None:
+        self.restored, self.scheme, self.nbytes = restored, honest.scheme, honest.nbytes
+
+    def dequantize(self) -> np.ndarray:
+        return self.restored
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("fault", sorted(REQUIRED))
+def test_a_fault_fails_on_bare_arrays(fault, bits):
+    for name, w in weights().items():
+        for quantizer in QUANTIZERS:
+            q = quantizer.quantize(w, bits)
+            broken = FAULTS[fault](w, q)
+            assert not np.array_equal(broken, q.dequantize()), "the fault changed nothing"
+            assert not passes(w, broken, bits), (name, quantizer)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("fault", sorted(FAULTS))
+def test_a_fault_fails_where_the_groups_are_known(fault, bits):
+    for name, w in weights().items():
+        for quantizer in (Rtn(), Mse()):
+            q = quantizer.quantize(w, bits)
+            if q.layout.groups > 1:
+                broken = Declared(FAULTS[fault](w, q), q)
+                assert not passes(w, broken, bits), (name, quantizer)
+
+
+def test_the_cosine_alone_would_have_passed():
+    """Why guards exist: the default cosine target of 4 bits sees few of these faults."""
+    w = weights()["gauss"]
+    q = Rtn().quantize(w, 4)
+    for fault in ("scales x2", "row zeroed", "row sign flipped", "two rows swapped"):
+        Accuracy([]).check(w, FAULTS[fault](w, q), bits=4, guards=False)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("quantizer", QUANTIZERS, ids=str)
+def test_no_false_alarm(quantizer, bits):
+    for name, w in weights().items():
+        q = quantizer.quantize(w, bits)
+        for restored in (q, q.dequantize()):
+            records = []
+            Accuracy(records).measure(w, restored, bits=bits)
+            missed = [t for t in records[0].targets if not t["passed"] and t["metric"] != "cosine"]
+            assert missed == [], name
+
+
+@pytest.mark.parametrize("name", ["gauss", "student-t5", "laplace", "outlier rows", "dit"])
+def test_256_levels_are_no_int2(name):
+    w = weights()[name]
+    assert not passes(w, int8_as_int2(w), 2)
+    eight = quantize(w, Scheme(8))
+    assert not passes(w, eight, 2)
+
+
+def test_five_levels_are_no_int2():
+    """Where the groups are known, one level too many is seen, by its own guard."""
+    w = weights()["gauss"]
+    honest = Rtn().quantize(w, 2)
+    five = honest.dequantize()
+    five[0, 0] *= np.float32(1.0001) if five[0, 0] else np.float32(0)
+    five[0, 0] += np.float32(1e-6)
+    with pytest.raises(AccuracyFailure, match=r"levels 5 \(row 0, group 0\), expected <= 4"):
+        Accuracy([]).check(w, Declared(five, honest), bits=2)
+
+
+def test_weights_that_have_few_values_may_be_stored_exactly():
+    w = np.random.default_rng(0).choice(np.float32([-0.5, 0, 0.5]), (64, 256))
+    assert passes(w, w.copy(), 2)
+
+
+def test_identity_is_no_int4():
+    w = weights()["gauss"]
+    with pytest.raises(AccuracyFailure, match=r"ceiling inf, expected <= 36\.1236"):
+        Accuracy([]).check(w, w.copy(), bits=4)
+
+
+def test_guards_by_outputs():
+    """Column scales folded away and back keep the outputs; the weights' gain and order do not."""
+    rng = np.random.default_rng(1)
+    w = weights()["gauss"]
+    x = rng.standard_normal((256, w.shape[1])).astype(np.float32)
+    restored = Rtn().quantize(w, 4).dequantize()
+    accuracy = Accuracy(records := [])
+    metrics = accuracy.check(w, restored, bits=4, inputs=x, judge="outputs")
+    named = [target["metric"] for target in records[0].targets]
+    assert "output_cosine" in named
+    assert "order" not in named
+    y, back = x.astype(np.float64) @ w.T, x.astype(np.float64) @ restored.T
+    cosine = (y * back).sum() / np.sqrt((y * y).sum() * (back * back).sum())
+    assert metrics.output_cosine == pytest.approx(cosine, rel=1e-12)
+    with pytest.raises(AccuracyFailure, match="gain"):
+        accuracy.check(w, restored * 2, bits=4, inputs=x, judge="outputs")
