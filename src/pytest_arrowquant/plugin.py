@@ -1,0 +1,214 @@
+"""The pytest plugin: options and hooks. Imports nothing heavy; most runs never need it."""
+
+import argparse
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from . import fixtures
+from .errors import CheckpointError, OptionError, TargetError
+from .fixtures import ACCURACY, KEYWORDS, RECORDS, SETTINGS
+from .options import SETTINGS as OPTIONS
+from .options import Setting, settings_of
+from .run import Run
+from .scheme import WIDTHS
+
+if TYPE_CHECKING:
+    from .records import AccuracyRecord
+
+FAMILY = {"arrowquant": None, **{f"arrowquant_int{bits}": bits for bits in WIDTHS}}
+ATTRIBUTE = "arrowquant"  # of a report; a plain attribute survives the way from a worker
+MARK = pytest.StashKey[pytest.Mark]()
+SIGNATURE = (
+    "(*, bits=None, cosine=None, sqnr_db=None, row_cosine=None, output_cosine=None, "
+    "guards=True, judge='weights'): hold what the test checks with the arrowquant fixture to "
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options, and a typed ini twin of each setting."""
+    group = parser.getgroup("arrowquant", "accuracy of quantization")
+    group.addoption(
+        "--arrowquant-accuracy",
+        action="store_true",
+        dest="arrowquant_accuracy",
+        help="Run the accuracy tests alone: the built-in suite and every test marked arrowquant; "
+        "write the reports.",
+    )
+    for setting in OPTIONS:
+        group.addoption(
+            setting.flag,
+            dest=setting.ini,
+            metavar=setting.metavar,
+            type=_argument(setting),
+            help=setting.help,
+        )
+        parser.addini(setting.ini, setting.help, type="string", default="")
+    group.addoption(
+        "--arrowquant-original",
+        dest="arrowquant_original",
+        metavar="PATH",
+        help="A safetensors file: put the built-in quantizers on its weights instead of the "
+        "synthetic models.",
+    )
+    parser.addini(
+        "arrowquant_targets",
+        "Targets a width, for the marker and the suite: '4: cosine=0.97, sqnr_db=18'.",
+        type="linelist",
+    )
+
+
+def _argument(setting: Setting) -> Callable[[str], Any]:
+    """The setting's parser with argparse's kind of error."""
+
+    def parse(text: str) -> Any:
+        try:
+            return setting.parse(text)
+        except OptionError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Markers, settings, fixtures, and on the controller what collects the records."""
+    for name, bits in FAMILY.items():
+        held = f"the accuracy of INT{bits}." if bits else "the accuracy of its width."
+        config.addinivalue_line("markers", f"{name}{SIGNATURE}{held}")
+    try:
+        settings = settings_of(config)
+        if settings.original is not None:
+            _require_quantizable(settings.original)
+    except (OptionError, CheckpointError) as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[SETTINGS] = settings
+    if settings.accuracy:
+        config.option.benchmark_quiet = True  # its table; the time stands in each record's line
+    plugins = config.pluginmanager
+    benchmarks = plugins.hasplugin("benchmark") or plugins.hasplugin("pytest_benchmark.plugin")
+    plugins.register(fixtures, "arrowquant-fixtures")
+    plugins.register(
+        fixtures.WithBenchmark() if benchmarks else fixtures.WithoutBenchmark(),
+        "arrowquant-benchmark",
+    )
+    if not hasattr(config, "workerinput"):
+        plugins.register(Run(config, settings), "arrowquant-run")
+
+
+def _require_quantizable(path: Any) -> None:
+    """CheckpointError where the file cannot be read or holds nothing to quantize."""
+    from .checkpoints import SafetensorsFile
+
+    if not SafetensorsFile.open(path).quantizable:
+        raise CheckpointError(
+            f"checkpoint {path.name} has no floating tensor of two or more dimensions to quantize"
+        )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(
+    session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Resolve the marks; with --arrowquant-accuracy add the suite and keep what is marked.
+
+    First, so that -k, -m and --lf select among the suite's tests as among any others.
+    """
+    if config.stash[SETTINGS].accuracy:
+        from .suite import collect
+
+        suite = collect(session, config.stash[SETTINGS])
+        if not suite:
+            raise pytest.UsageError("--arrowquant-accuracy found no test of the built-in suite")
+        items.extend(suite)
+    for item in items:
+        _resolve_marks(item)
+    if config.stash[SETTINGS].accuracy:
+        others = [item for item in items if MARK not in item.stash]
+        if others:
+            config.hook.pytest_deselected(items=others)
+            items[:] = [item for item in items if MARK in item.stash]
+
+
+def _resolve_marks(item: pytest.Item) -> None:
+    """Keep the nearest mark, and give a test of one width both marks of it."""
+    mark = next((mark for mark in item.iter_markers() if mark.name in FAMILY), None)
+    if mark is None:
+        return
+    item.stash[MARK] = mark
+    try:
+        keywords = _keywords(item, mark)
+    except TargetError:
+        return  # said when the test is set up, so that it fails alone
+    if keywords.get("bits") in WIDTHS:
+        item.add_marker(pytest.mark.arrowquant(**keywords), append=False)
+        item.add_marker(f"arrowquant_int{keywords['bits']}")
+
+
+def _keywords(item: pytest.Item, mark: pytest.Mark) -> dict[str, Any]:
+    """The keywords of a mark, with the width from its name or from the parameter `bits`."""
+    if mark.args:
+        raise TargetError(f"@pytest.mark.{mark.name} takes keywords only, not {mark.args!r}")
+    keywords, bits = dict(mark.kwargs), FAMILY[mark.name]
+    if bits is not None and keywords.get("bits", bits) != bits:
+        raise TargetError(
+            f"@pytest.mark.{mark.name}: bits={keywords['bits']!r} contradicts its name"
+        )
+    if bits is None and "bits" not in keywords:
+        callspec = getattr(item, "callspec", None)
+        bits = callspec.params.get("bits") if callspec else None
+    return keywords if bits is None else {"bits": bits, **keywords}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Begin each attempt without records, and refuse a mark that is no good."""
+    if not _is_accuracy_test(item):
+        return
+    item.stash[RECORDS] = []
+    item.stash[KEYWORDS] = {}
+    item.stash[ACCURACY] = None
+    if mark := item.stash.get(MARK, None):
+        from .targets import validated
+
+        try:
+            item.stash[KEYWORDS] = validated(_keywords(item, mark), f"@pytest.mark.{mark.name}")
+        except TargetError as error:
+            pytest.fail(str(error), pytrace=False)
+
+
+def _is_accuracy_test(item: pytest.Item) -> bool:
+    return MARK in item.stash or "arrowquant" in getattr(item, "fixturenames", ())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """A marked test that checked nothing has shown nothing, so it fails."""
+    yield
+    mark = item.stash.get(MARK, None)
+    accuracy = item.stash[ACCURACY] if mark else None
+    if mark and not (accuracy and accuracy.asserted):
+        pytest.fail(
+            f"marked {mark.name} but checked nothing: call arrowquant.check(reference, restored)",
+            pytrace=False,
+        )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Send the records on the teardown report, which alone comes once and survives a crash later.
+
+    Every report of an accuracy test carries a list, so that the controller knows them.
+    """
+    report = yield
+    if _is_accuracy_test(item):
+        records = item.stash.get(RECORDS, []) if call.when == "teardown" else []
+        report.__dict__[ATTRIBUTE] = [_sent(record, item, i) for i, record in enumerate(records)]
+    return report
+
+
+def _sent(record: "AccuracyRecord", item: pytest.Item, index: int) -> dict[str, Any]:
+    record.nodeid, record.index = item.nodeid, index
+    return record.to_json()

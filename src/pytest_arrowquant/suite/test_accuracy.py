@@ -1,0 +1,39 @@
+"""Every synthetic model, at every width, by every quantizer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pytest_arrowquant.accuracy import Accuracy
+from pytest_arrowquant.fixtures import SETTINGS
+from pytest_arrowquant.models import MODALITIES, SyntheticModel
+from pytest_arrowquant.quantizers import QUANTIZERS, Quantizer
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The grid that the options leave: ids are like text-int4-mse."""
+    settings = metafunc.config.stash[SETTINGS]
+    grid = [
+        pytest.param(modality, bits, QUANTIZERS[name](), id=f"{modality}-int{bits}-{name}")
+        for modality in settings.modalities or MODALITIES
+        for bits in settings.bits
+        for name in settings.quantizers or QUANTIZERS
+    ]
+    metafunc.parametrize(("modality", "bits", "quantizer"), grid)
+
+
+@pytest.mark.arrowquant
+def test_model(
+    modality: str,
+    bits: int,
+    quantizer: Quantizer,
+    arrowquant: Accuracy,
+    arrowquant_models: Callable[[str], SyntheticModel],
+    arrowquant_benchmark: Any,
+) -> None:
+    """The model, quantized to this width, meets the targets of the width."""
+    __tracebackhide__ = True
+    name = f"{modality}-int{bits}-{quantizer.name}"
+    model = arrowquant_models(modality)
+    arrowquant.check_model(model, quantizer, name=name, bits=bits, benchmark=arrowquant_benchmark)
