@@ -15,13 +15,12 @@ TESTS = Path(__file__).parents[1] / "tests"
 sys.path.insert(0, str(TESTS))
 
 from faults import FAULTS, int8_as_int2  # noqa: E402
-
 from pytest_arrowquant import Mse, Rtn  # noqa: E402
 from pytest_arrowquant.checkpoints import SafetensorsFile  # noqa: E402
 from pytest_arrowquant.examine import TensorResult, examine  # noqa: E402
+from pytest_arrowquant.expectation import expect  # noqa: E402
 from pytest_arrowquant.models.draw import KINDS, draw  # noqa: E402
 from pytest_arrowquant.scheme import WIDTHS  # noqa: E402
-from pytest_arrowquant.targets import expect  # noqa: E402
 
 SHAPE = (256, 512)
 ZEROS = ("none", "integer", "float")
@@ -87,9 +86,8 @@ def false_alarms(weights):
     print("|---|---|---|---|---|---|---|")
     for key in sorted(held):
         _, value, bound, name = closest[key]
-        print(
-            f"| {key[0]} | {key[1]} | {held[key]} | {alarms[key]} | {value:.4g} | {bound:.4g} | {name} |"
-        )
+        counts = f"{held[key]} | {alarms[key]}"
+        print(f"| {key[0]} | {key[1]} | {counts} | {value:.4g} | {bound:.4g} | {name} |")
     print("\nalarms by quantizer:", Counter(key[:4] for key in named.elements()))
 
 

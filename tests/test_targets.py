@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from pytest_arrowquant import TargetError
-from pytest_arrowquant.guards import Finding
+from pytest_arrowquant.expectation import DEFAULT_COSINE, GUARD_NAMES, expect, validated
+from pytest_arrowquant.guards import GUARDS, Finding
 from pytest_arrowquant.messages import passing_bound
 from pytest_arrowquant.options import OptionError, parse_bits, parse_seed, parse_targets
-from pytest_arrowquant.targets import DEFAULT_COSINE, Outcome, Verdict, expect, validated
+from pytest_arrowquant.targets import Outcome, Verdict
 
 MARK = "@pytest.mark.arrowquant"
 
@@ -18,6 +19,10 @@ def test_the_default_targets():
     assert DEFAULT_COSINE == {2: 0.70, 4: 0.90, 8: 0.95}
     for bits, cosine in DEFAULT_COSINE.items():
         assert expect({"bits": bits}, {}, {}, None, MARK).bounds == {"cosine": cosine}
+
+
+def test_every_guard_can_be_named():
+    assert ("complete", *GUARDS) == GUARD_NAMES
 
 
 def test_the_nearest_source_of_a_target_wins():

@@ -3,19 +3,21 @@
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
 
 from . import messages
+from .arrays import as_floating, require_finite
 from .errors import AccuracyFailure, ArrowQuantError, TargetError
 from .examine import TensorResult, examine
+from .expectation import Expectation, expect, validated
 from .metrics import Metrics
 from .quantizers import Quantizer
 from .records import AccuracyRecord, Plain, pooled, record_of, require_plain
 from .scheme import Scheme
 from .subject import Model, Subject
-from .targets import Expectation, expect, validated
 
 EXTRA_INFO = ("cosine", "sqnr_db", "row_sqnr_db_min", "bits_per_weight", "compression_ratio")
 
@@ -177,7 +179,7 @@ class Accuracy:
         for record in self.records:
             if record.timing is None:
                 record.timing = timing(record.metrics["original_bytes"] or 0, seconds, None)
-            benchmark.extra_info[record.name] = {
+            benchmark.extra_info[_unused(record.name, benchmark.extra_info)] = {
                 **{key: record.metrics[key] for key in EXTRA_INFO},
                 "passed": record.passed,
             }
@@ -219,7 +221,8 @@ class _Pass:
     def _steps(self) -> Iterator[Any]:
         """Yields each weight, and examines what was made of it when the next is asked for."""
         for layer in self.layers:
-            weight = layer.weight
+            weight = as_floating(layer.weight, f"tensor {layer.name!r}")
+            require_finite(weight, f"tensor {layer.name!r}")
             yield weight
             start = time.perf_counter()
             restored = self.quantized.dequantize()
@@ -261,7 +264,15 @@ class _Restored:
 def benchmark_seconds(benchmark: Any, statistic: str) -> float | None:
     """A statistic of pytest-benchmark's fixture in seconds; None if it measured nothing."""
     metadata = getattr(benchmark, "stats", None)
-    return None if metadata is None else float(getattr(metadata.stats, statistic))
+    if metadata is None or not metadata.stats.data:
+        return None
+    return float(getattr(metadata.stats, statistic))
+
+
+def _unused(name: str, taken: Plain) -> str:
+    """The name, or the first of `name #2`, `name #3`, ... that is not taken."""
+    names = (name if number == 1 else f"{name} #{number}" for number in count(1))
+    return next(candidate for candidate in names if candidate not in taken)
 
 
 def timing(size: int, quantize_s: float | None, dequantize_s: float | None) -> Plain:

@@ -7,6 +7,7 @@ import numpy as np
 
 from .arrays import Array, as_floating, first_non_finite, require_finite
 from .errors import TensorError
+from .expectation import Expectation
 from .guards import Case
 from .metrics import (
     Metrics,
@@ -19,7 +20,7 @@ from .metrics import (
     stored_bytes,
 )
 from .scheme import Scheme
-from .targets import Expectation, Outcome, findings, incomplete
+from .targets import Outcome, findings, incomplete
 
 WORST_ROWS = 3
 

@@ -31,10 +31,15 @@ def arrowquant(request: pytest.FixtureRequest) -> "Iterator[Accuracy]":
     node = request.node
     settings = request.config.stash[SETTINGS]
     node.stash[ACCURACY] = accuracy = Accuracy(
-        node.stash[RECORDS], node.name, node.stash[KEYWORDS], settings.targets, settings.seed
+        node.stash.setdefault(RECORDS, []),
+        node.name,
+        node.stash.get(KEYWORDS, {}),
+        settings.targets,
+        settings.seed,
     )
+    arguments = node.funcargs  # pytest drops them before it tears down a run that was stopped
     yield accuracy
-    accuracy.join_benchmark(node.funcargs.get("benchmark"))
+    accuracy.join_benchmark(arguments.get("benchmark"))
 
 
 def _kernels(bits: int) -> "WidthKernels":

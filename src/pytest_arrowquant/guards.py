@@ -84,7 +84,12 @@ class Case:
 
     @property
     def width(self) -> int | None:
-        """The widest width of round-to-nearest that is not wider than what is judged."""
+        """The widest width of round-to-nearest not wider than what is judged; None without one.
+
+        None also where float64 weights leave the range of float32, in which it quantizes.
+        """
+        if self.weights.exponent:
+            return None
         return max((width for width in WIDTHS if self.bits and width <= self.bits), default=None)
 
     @property
@@ -116,7 +121,7 @@ def excused(case: Case, finding: Finding, value_of: Callable[[Deviation], float]
     return replace(finding, bound=max(finding.bound, EXCUSE * max(honest, default=0.0)))
 
 
-def row_sqnr(case: Case) -> Finding | None:
+def row_sqnr_db(case: Case) -> Finding | None:
     """No row may be worse than that row set to zero; a zero row stays zero."""
     sqnr_db = case.weights.row_sqnr_db
     if not sqnr_db.size:
@@ -291,13 +296,16 @@ def _few_valued(weights: Array, run: int = 64) -> bool:
 
 
 GUARDS: dict[str, Callable[[Case], Finding | None]] = {
-    "row_sqnr_db": row_sqnr,
-    "gain": gain,
-    "row_gain": row_gain,
-    "bias": bias,
-    "dead_columns": dead_columns,
-    "levels": levels,
-    "order": order,
-    "floor": floor,
-    "ceiling": ceiling,
+    guard.__name__: guard
+    for guard in (
+        row_sqnr_db,
+        gain,
+        row_gain,
+        bias,
+        dead_columns,
+        levels,
+        order,
+        floor,
+        ceiling,
+    )
 }

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from math import floor, isfinite, log10
 
 from .examine import TensorResult
+from .expectation import BOUNDS, Expectation
 from .guards import Finding
-from .targets import BOUNDS, Expectation
 
 MOST_TENSORS = 5
 

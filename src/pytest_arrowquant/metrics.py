@@ -1,7 +1,7 @@
 """How far restored weights are from their reference: sums that merge, and the metrics they give."""
 
 from dataclasses import dataclass, fields, replace
-from math import inf, log10, prod, sqrt
+from math import inf, ldexp, log10, prod, sqrt
 from typing import Any, Self
 
 import numpy as np
@@ -12,9 +12,9 @@ from .kernels import decode, structure
 
 BLOCK = 32  # weights; the run within which errors must not share a sign
 DB_PER_BIT = 20 * log10(2)  # Gaussian rate-distortion: D = 2^(-2R)
-SMALLEST_NORMAL = 2.0**-126  # of float32; a row below it counts as zero
+SMALLEST_NORMAL = -126  # exponent of the smallest normal float32; a row below it counts as zero
 ROUNDING_ONLY = 1e-12  # error energy over reference energy at which only float32 rounding is left
-SAFE_EXPONENT = 400  # float64 magnitudes whose squares neither overflow nor vanish
+SAFE_EXPONENT = 127  # of float32: beyond it squares of a float64 may overflow or vanish
 
 
 def decibels(signal: float, noise: float) -> float:
@@ -147,7 +147,8 @@ class Deviation:
     """One restored array beside its reference: the arrays as rows, and their sums.
 
     row_sums: float64 (rows, 4) as kernels/decode.py gives them. detail_energy: energy of the
-    reference about its block means.
+    reference about its block means. exponent: both arrays are divided by 2 to this power; 0
+    unless a float64 leaves the range of float32.
     """
 
     reference: Array
@@ -155,6 +156,7 @@ class Deviation:
     row_sums: Array
     sums: Sums
     detail_energy: float
+    exponent: int
 
     @property
     def row_cosines(self) -> Array:
@@ -170,12 +172,12 @@ class Deviation:
     def row_sqnr_db(self) -> Array:
         """SQNR of each row; a zero row is infinite if it stayed zero, else minus infinity."""
         reference, restored, error = self.row_sums.T[:3]
-        negligible = self.reference.shape[1] * SMALLEST_NORMAL**2
+        smallest = ldexp(self.reference.shape[1] ** 0.5, SMALLEST_NORMAL - self.exponent)
         with np.errstate(divide="ignore", invalid="ignore"):
             sqnr_db = 10 * np.log10(reference / error)
         sqnr_db[error == 0] = inf
-        zero = reference < negligible
-        sqnr_db[zero] = np.where(restored[zero] < negligible, inf, -inf)
+        zero = np.sqrt(reference) < smallest
+        sqnr_db[zero] = np.where(np.sqrt(restored[zero]) < smallest, inf, -inf)
         return sqnr_db  # type: ignore[no-any-return]
 
 
@@ -183,14 +185,15 @@ def deviation(reference: Array, restored: Array) -> Deviation:
     """The sums of two finite arrays of one shape."""
     dtype = common_dtype(reference, restored)
     w, r = as_rows(reference, dtype), as_rows(restored, dtype)
-    exponent = _exponent(w) if dtype is np.float64 else 0
+    exponent = _exponent(w, r) if dtype is np.float64 else 0
     if exponent:
         w, r = np.ldexp(w, -exponent), np.ldexp(r, -exponent)
     row_sums = np.zeros((w.shape[0], 4))
     decode.deviate(w, r, row_sums)
     error, block_mean_energy, detail = structure.blocks(w.reshape(-1), r.reshape(-1), BLOCK)
     energies = row_sums.sum(axis=0)
-    largest = float(row_sums[:, 3].max(initial=0.0)) * 2.0**exponent
+    with np.errstate(over="ignore"):
+        largest = float(np.ldexp(row_sums[:, 3].max(initial=0.0), exponent))
     sums = Sums(
         weights=prod(reference.shape),
         reference_energy=float(energies[0]),
@@ -201,12 +204,12 @@ def deviation(reference: Array, restored: Array) -> Deviation:
         original_bytes=reference.nbytes,
         largest_error=largest,
     )
-    return Deviation(w, r, row_sums, sums, float(detail))
+    return Deviation(w, r, row_sums, sums, float(detail), exponent)
 
 
-def _exponent(rows: Array) -> int:
+def _exponent(*arrays: Array) -> int:
     """The power of two to divide by so that squares neither overflow nor vanish; mostly 0."""
-    peak = float(np.abs(rows).max(initial=0.0))
+    peak = max(float(np.abs(array).max(initial=0.0)) for array in arrays)
     exponent = int(np.frexp(peak)[1])
     return exponent if abs(exponent) > SAFE_EXPONENT else 0
 

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .errors import OptionError, TargetError
+from .expectation import validated
 from .scheme import WIDTHS
+from .subject import MODALITIES
 
 REPORT_FOLDER = ".arrowquant"
 
@@ -35,6 +37,7 @@ class Setting:
     help: str
     parse: Callable[[str], Any]
     default: str | None = None
+    ini_type: Literal["string", "int"] = "string"
 
     @property
     def flag(self) -> str:
@@ -47,6 +50,13 @@ class Setting:
         return f"arrowquant_{self.name}"
 
 
+def parse_report(text: str) -> str:
+    """A folder's path."""
+    if not text.strip():
+        raise OptionError(f"{text!r} names no folder")
+    return text
+
+
 def parse_bits(text: str) -> tuple[int, ...]:
     """'2,4' as widths, in ascending order."""
     names = _several(text, "bits", tuple(str(width) for width in WIDTHS))
@@ -55,8 +65,6 @@ def parse_bits(text: str) -> tuple[int, ...]:
 
 def parse_modalities(text: str) -> tuple[str, ...]:
     """'text,image' as modalities."""
-    from .models import MODALITIES
-
     return _several(text, "modalities", MODALITIES)
 
 
@@ -90,14 +98,13 @@ def parse_targets(lines: list[str]) -> dict[int, dict[str, float]]:
             raise OptionError(
                 f"arrowquant_targets: {line!r} is not like '4: cosine=0.97, sqnr_db=18'"
             )
-        targets[int(width)] = _bounds(bounds, line)
+        keywords = _bounds(bounds, line, int(width))
+        targets[keywords.pop("bits")] = keywords
     return targets
 
 
-def _bounds(text: str, line: str) -> dict[str, float]:
-    from .targets import validated
-
-    bounds: dict[str, Any] = {}
+def _bounds(text: str, line: str, bits: int) -> dict[str, Any]:
+    bounds: dict[str, Any] = {"bits": bits}
     for part in text.split(","):
         key, _, value = part.partition("=")
         try:
@@ -129,7 +136,7 @@ SETTINGS = (
         "DIR",
         "Write reports to DIR in any run (with --arrowquant-accuracy: default .arrowquant under "
         "the root).",
-        str,
+        parse_report,
     ),
     Setting("bits", "2,4,8", "Widths of the built-in suite.", parse_bits, "2,4,8"),
     Setting(
@@ -146,7 +153,7 @@ SETTINGS = (
         parse_scale,
         "small",
     ),
-    Setting("seed", "N", "Seed of all synthetic data (0).", parse_seed, "0"),
+    Setting("seed", "N", "Seed of all synthetic data (0).", parse_seed, "0", "int"),
 )
 
 
@@ -178,10 +185,9 @@ def _value(setting: Setting, config: Any) -> Any:
     given = config.getoption(setting.ini)
     if given is not None:
         return given
-    text = config.getini(setting.ini) or setting.default
-    if text is None:
-        return None
     try:
-        return setting.parse(text)
-    except OptionError as error:
+        value = config.getini(setting.ini)
+        text = setting.default if value in (None, "") else str(value)
+        return None if text is None else setting.parse(text)
+    except Exception as error:  # pytest has several for a value of another type
         raise OptionError(f"{setting.ini}: {error}") from None

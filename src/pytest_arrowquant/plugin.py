@@ -2,12 +2,13 @@
 
 import argparse
 from collections.abc import Callable, Generator
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from . import fixtures
-from .errors import CheckpointError, OptionError, TargetError
+from .errors import AccuracyFailure, CheckpointError, OptionError, TargetError
 from .fixtures import ACCURACY, KEYWORDS, RECORDS, SETTINGS
 from .options import SETTINGS as OPTIONS
 from .options import Setting, settings_of
@@ -44,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             type=_argument(setting),
             help=setting.help,
         )
-        parser.addini(setting.ini, setting.help, type="string", default="")
+        parser.addini(setting.ini, setting.help, type=setting.ini_type, default=None)
     group.addoption(
         "--arrowquant-original",
         dest="arrowquant_original",
@@ -140,7 +141,7 @@ def _resolve_marks(item: pytest.Item) -> None:
         keywords = _keywords(item, mark)
     except TargetError:
         return  # said when the test is set up, so that it fails alone
-    if keywords.get("bits") in WIDTHS:
+    if isinstance(keywords.get("bits"), Integral) and keywords["bits"] in WIDTHS:
         item.add_marker(pytest.mark.arrowquant(**keywords), append=False)
         item.add_marker(f"arrowquant_int{keywords['bits']}")
 
@@ -150,14 +151,13 @@ def _keywords(item: pytest.Item, mark: pytest.Mark) -> dict[str, Any]:
     if mark.args:
         raise TargetError(f"@pytest.mark.{mark.name} takes keywords only, not {mark.args!r}")
     keywords, bits = dict(mark.kwargs), FAMILY[mark.name]
-    if bits is not None and keywords.get("bits", bits) != bits:
-        raise TargetError(
-            f"@pytest.mark.{mark.name}: bits={keywords['bits']!r} contradicts its name"
-        )
-    if bits is None and "bits" not in keywords:
+    given = keywords.pop("bits", None)
+    if bits is not None and given not in (None, bits):
+        raise TargetError(f"@pytest.mark.{mark.name}: bits={given!r} contradicts its name")
+    if bits is None and given is None:
         callspec = getattr(item, "callspec", None)
-        bits = callspec.params.get("bits") if callspec else None
-    return keywords if bits is None else {"bits": bits, **keywords}
+        given = callspec.params.get("bits") if callspec else None
+    return {"bits": given if bits is None else bits, **keywords}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -169,7 +169,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     item.stash[KEYWORDS] = {}
     item.stash[ACCURACY] = None
     if mark := item.stash.get(MARK, None):
-        from .targets import validated
+        from .expectation import validated
 
         try:
             item.stash[KEYWORDS] = validated(_keywords(item, mark), f"@pytest.mark.{mark.name}")
@@ -178,7 +178,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _is_accuracy_test(item: pytest.Item) -> bool:
-    return MARK in item.stash or "arrowquant" in getattr(item, "fixturenames", ())
+    wants = "arrowquant" in getattr(item, "fixturenames", ())
+    return wants or MARK in item.stash or RECORDS in item.stash
 
 
 @pytest.hookimpl(wrapper=True)
@@ -200,13 +201,21 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Send the records on the teardown report, which alone comes once and survives a crash later.
 
-    Every report of an accuracy test carries a list, so that the controller knows them.
+    Every report of an accuracy test carries something, so that the controller knows them.
     """
     report = yield
     if _is_accuracy_test(item):
         records = item.stash.get(RECORDS, []) if call.when == "teardown" else []
-        report.__dict__[ATTRIBUTE] = [_sent(record, item, i) for i, record in enumerate(records)]
+        report.__dict__[ATTRIBUTE] = {
+            "records": [_sent(record, item, index) for index, record in enumerate(records)],
+            "recorded": call.excinfo is not None and _is_recorded(call.excinfo.value),
+        }
     return report
+
+
+def _is_recorded(error: BaseException) -> bool:
+    """True for a failure that a record tells of."""
+    return isinstance(error, AccuracyFailure) or isinstance(error.__cause__, AccuracyFailure)
 
 
 def _sent(record: "AccuracyRecord", item: pytest.Item, index: int) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from statistics import fmean, pstdev
 from typing import Any, Self
 
 from .examine import TensorResult
+from .expectation import Expectation
 from .metrics import Metrics, Sums
 from .subject import Subject
-from .targets import Expectation, Verdict
+from .targets import Verdict
 
 SCHEMA = "arrowquant-accuracy"
 SCHEMA_VERSION = 1

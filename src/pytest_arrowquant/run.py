@@ -1,5 +1,7 @@
 """One run on the controller: collects what reports carry, writes the files, prints the summary."""
 
+import re
+import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,18 @@ from typing import Any
 import pytest
 
 from .options import Settings
+
+FOLDERS = re.compile(r"(?<![\w:/.])(?:[A-Za-z]:[\\/]|/)(?:[^\s/\\'\"]+[\\/])+")  # of absolute paths
+
+FAILED_SUBTESTS = re.compile(r"contains \d+ failed subtest")  # each has had a report of its own
+
+
+def message_of(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """The line that says what went wrong, with the name alone of a file by its absolute path."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    lines = (crash.message if crash else report.longreprtext).strip().splitlines() or [""]
+    said = [line[1:].strip() for line in lines if line.startswith("E ")]
+    return FOLDERS.sub("", lines[0] if crash else (said or lines[-1:])[0])
 
 
 class Run:
@@ -19,73 +33,69 @@ class Run:
         self.errors: list[dict[str, str]] = []
         self.tests: set[str] = set()
         self.failed: set[str] = set()
-        self.crashed = False
+        self.broken = False
         self.written: list[Path] = []
         self.problem = ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take over the records of a report, and what else went wrong."""
-        records = getattr(report, "arrowquant", None)
+        carried = getattr(report, "arrowquant", None)
         crashed = report.when not in ("setup", "call", "teardown")
-        if records is None and not crashed:
+        if carried is None and not crashed:
             return
-        self.crashed = self.crashed or crashed
+        carried = carried or {"records": [], "recorded": False}
+        self.broken = self.broken or crashed
         self.tests.add(report.nodeid)
         attempt = getattr(report, "rerun", 0)
-        self.records += [{**record, "attempt": attempt} for record in records or []]
+        self.records += [{**record, "attempt": attempt} for record in carried["records"]]
         if report.failed:
             self.failed.add(report.nodeid)
-            self.errors.append(
-                {
-                    "nodeid": report.nodeid,
-                    "when": str(report.when),
-                    "message": self._message(report),
-                }
-            )
+            if not carried["recorded"] and not FAILED_SUBTESTS.match(message_of(report)):
+                self._add_error(report, str(report.when))
 
-    def _message(self, report: pytest.TestReport) -> str:
-        """The first line of what went wrong, without the path of this checkout."""
-        crash = getattr(report.longrepr, "reprcrash", None)
-        text = crash.message if crash else report.longreprtext.strip()
-        first = next(iter(text.splitlines()), "")
-        return first.replace(f"{self.config.rootpath}/", "")
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """What cannot be collected may hold accuracy tests, so the run is not complete."""
+        if report.failed:
+            self.broken = True
+            self._add_error(report, "collect")
+
+    def _add_error(self, report: pytest.TestReport | pytest.CollectReport, when: str) -> None:
+        error = {"nodeid": report.nodeid, "when": when, "message": message_of(report)}
+        if error not in self.errors:  # every worker tells of the same file
+            self.errors.append(error)
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Ctrl-C, or a test that calls pytest.exit()."""
+        self.broken = True
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_sessionfinish(
-        self, session: pytest.Session, exitstatus: int
-    ) -> Generator[None, None, None]:
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
         """Write the reports, when every plugin has had its say on the exit status."""
-        yield
-        self._settle()
-        if self.settings.report is None or self.config.getoption("collectonly"):
-            return
+        try:
+            yield
+        finally:
+            self._settle()
+            if self.settings.report is not None and not self.config.getoption("collectonly"):
+                self._write(self.settings.report, session)
+
+    def _write(self, folder: Path, session: pytest.Session) -> None:
+        """Write the reports; a run whose reports are lost does not end well."""
         from .report import write_reports
 
+        summary = self._summary(session)
         try:
-            self.written = write_reports(
-                self.settings.report,
-                self.records,
-                self.errors,
-                self._summary(session),
-                self.settings,
-            )
+            self.written = write_reports(folder, self.records, self.errors, summary, self.settings)
         except OSError as error:
             self.problem = f"the reports could not be written: {error}"
+            if not self.config.pluginmanager.hasplugin("terminalreporter"):
+                print(self.problem, file=sys.stderr)
             if session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _settle(self) -> None:
-        """Put records in order, and drop the failures that a record explains."""
+        """Put records and errors in order, whatever process they came from."""
         self.records.sort(key=lambda record: (record["nodeid"], record["attempt"], record["index"]))
-        explained = {record["nodeid"] for record in self.records if not record["passed"]}
-        self.errors = sorted(
-            (
-                error
-                for error in self.errors
-                if not (error["when"] == "call" and error["nodeid"] in explained)
-            ),
-            key=lambda error: (error["nodeid"], error["when"]),
-        )
+        self.errors.sort(key=lambda error: (error["nodeid"], error["when"]))
 
     def _summary(self, session: pytest.Session) -> dict[str, Any]:
         finished = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
@@ -97,7 +107,7 @@ class Run:
             "failed": len(self.records) - passed,
             "tests": len(self.tests),
             "tests_failed": len(self.failed),
-            "complete": finished and not stopped and not self.crashed,
+            "complete": finished and not stopped and not self.broken,
             "exit_status": int(session.exitstatus),
         }
 

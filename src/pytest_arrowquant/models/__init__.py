@@ -6,7 +6,7 @@ from functools import partial
 from typing import Literal
 
 from ..errors import OptionError
-from ..subject import Subject
+from ..subject import MODALITIES, Subject
 from .audio import wavegrad
 from .code import code_diffusion
 from .draw import SyntheticLayer
@@ -34,7 +34,6 @@ FAMILIES = {
     "dit": Family("image", partial(dit, 1), partial(dit, 24)),
     "wavegrad": Family("audio", partial(wavegrad, 2), partial(wavegrad, 16)),
 }
-MODALITIES = ("text", "code", "image", "audio")
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,5 +49,8 @@ def left_in_full_precision(settings: Settings) -> list[Plain]:
 def write_whole(path: Path, content: bytes) -> Path:
     """Write a file so that a reader sees all of it or the one before; returns its path."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    return temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        return temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

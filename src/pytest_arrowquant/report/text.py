@@ -51,7 +51,7 @@ COLUMNS: tuple[tuple[str, Callable[[Plain], str]], ...] = (
     ("", lambda r: "passed" if r["passed"] else "FAILED"),
     ("record", lambda r: str(r["name"])),
     ("cosine", lambda r: _number(r["metrics"]["cosine"], ".6f")),
-    ("target", lambda r: _number(_bound(r, "cosine"), ".2f")),
+    ("target", lambda r: _number(_bound(r, "cosine"), "g")),
     ("SQNR dB", lambda r: _number(r["metrics"]["sqnr_db"], ".2f")),
     ("worst row dB", lambda r: _number(r["metrics"]["row_sqnr_db_min"], ".2f")),
     ("bits/weight", lambda r: _number(r["metrics"]["bits_per_weight"], ".3f")),

@@ -1,10 +1,13 @@
 """The built-in suite: ordinary test modules that use the plugin as any test would."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from ..errors import AccuracyFailure, ArrowQuantError
 from ..options import Settings
 
 
@@ -15,10 +18,27 @@ def collect(session: pytest.Session, settings: Settings) -> list[pytest.Item]:
     `python_files`, `testpaths`, conftest files or a file of the same name would drop or hide it.
     """
     name = "test_accuracy" if settings.original is None else "test_checkpoint"
-    module = pytest.Module.from_parent(
+    module = SuiteModule.from_parent(
         session,
         path=Path(__file__).with_name(f"{name}.py"),
         nodeid=f"pytest_arrowquant/suite/{name}.py",
     )
     module.obj = import_module(f"{__name__}.{name}")
     return list(session.genitems(module))
+
+
+@contextmanager
+def said_plainly() -> Iterator[None]:
+    """Fail with the message alone: the source of the suite helps nobody."""
+    try:
+        yield
+    except (AccuracyFailure, ArrowQuantError) as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from error
+
+
+class SuiteModule(pytest.Module):
+    """A module whose tests are found by their own names, whatever the project calls its tests."""
+
+    def funcnamefilter(self, name: str) -> bool:
+        """True for what is a test here; the project's `python_functions` does not matter."""
+        return name.startswith("test_")

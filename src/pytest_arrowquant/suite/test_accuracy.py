@@ -7,8 +7,10 @@ import pytest
 
 from pytest_arrowquant.accuracy import Accuracy
 from pytest_arrowquant.fixtures import SETTINGS
-from pytest_arrowquant.models import MODALITIES, SyntheticModel
+from pytest_arrowquant.models import SyntheticModel
 from pytest_arrowquant.quantizers import QUANTIZERS, Quantizer
+from pytest_arrowquant.subject import MODALITIES
+from pytest_arrowquant.suite import said_plainly
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -33,7 +35,9 @@ def test_model(
     arrowquant_benchmark: Any,
 ) -> None:
     """The model, quantized to this width, meets the targets of the width."""
-    __tracebackhide__ = True
     name = f"{modality}-int{bits}-{quantizer.name}"
     model = arrowquant_models(modality)
-    arrowquant.check_model(model, quantizer, name=name, bits=bits, benchmark=arrowquant_benchmark)
+    with said_plainly():
+        arrowquant.check_model(
+            model, quantizer, name=name, bits=bits, benchmark=arrowquant_benchmark
+        )

@@ -8,6 +8,7 @@ from pytest_arrowquant.accuracy import Accuracy
 from pytest_arrowquant.checkpoints import CheckpointTensor, SafetensorsFile
 from pytest_arrowquant.fixtures import SETTINGS
 from pytest_arrowquant.quantizers import QUANTIZERS, Quantizer
+from pytest_arrowquant.suite import said_plainly
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -32,6 +33,8 @@ def test_tensor(
     arrowquant_benchmark: Any,
 ) -> None:
     """The tensor, quantized to this width, meets the targets of the width."""
-    __tracebackhide__ = True
     name = f"{tensor.name}-int{bits}-{quantizer.name}"
-    arrowquant.check_model(tensor, quantizer, name=name, bits=bits, benchmark=arrowquant_benchmark)
+    with said_plainly():
+        arrowquant.check_model(
+            tensor, quantizer, name=name, bits=bits, benchmark=arrowquant_benchmark
+        )
