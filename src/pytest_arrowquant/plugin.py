@@ -215,7 +215,7 @@ def pytest_runtest_makereport(
 
 def _is_recorded(error: BaseException) -> bool:
     """True for a failure that a record tells of."""
-    return isinstance(error, AccuracyFailure) or isinstance(error.__cause__, AccuracyFailure)
+    return isinstance(error, AccuracyFailure) or isinstance(error.__context__, AccuracyFailure)
 
 
 def _sent(record: "AccuracyRecord", item: pytest.Item, index: int) -> dict[str, Any]:

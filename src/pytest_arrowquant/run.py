@@ -120,6 +120,8 @@ class Run:
         terminalreporter.section("accuracy of quantization")
         for line in summary_lines(self.records):
             terminalreporter.write_line(line)
+        if self.errors:
+            terminalreporter.write_line(f"{len(self.errors)} errors beside the records", red=True)
         if self.problem:
             terminalreporter.write_line(self.problem, red=True)
         if self.written:

@@ -33,7 +33,7 @@ def said_plainly() -> Iterator[None]:
     try:
         yield
     except (AccuracyFailure, ArrowQuantError) as error:
-        raise pytest.fail.Exception(str(error), pytrace=False) from error
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 class SuiteModule(pytest.Module):
