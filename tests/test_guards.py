@@ -1,13 +1,15 @@
 """The guards bite: every fault fails, on synthetic and on trained weights; nothing honest does."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from faults import FAULTS, int8_as_int2
-from pytest_arrowquant import AccuracyFailure, Mse, Rtn, quantize
+from pytest_arrowquant import AccuracyFailure, Mse, Rtn, TensorError, quantize
 from pytest_arrowquant.accuracy import Accuracy
 from pytest_arrowquant.checkpoints import SafetensorsFile
 from pytest_arrowquant.models.draw import KINDS, draw
@@ -133,6 +135,54 @@ def test_identity_is_no_int4():
     w = weights()["gauss"]
     with pytest.raises(AccuracyFailure, match=r"ceiling inf, expected <= 36\.1236"):
         Accuracy([]).check(w, w.copy(), bits=4)
+
+
+@pytest.mark.parametrize("quantizer", [Rtn(), Mse()], ids=str)
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize(("tokens", "mean"), [(1, 0), (16, 0), (256, 0), (256, 2)])
+def test_no_false_alarm_by_outputs(quantizer, bits, tokens, mean):
+    """Whatever the inputs: few of them, or with a mean, which moves all errors of a row alike."""
+    w = weights()["gauss"]
+    x = np.random.default_rng(2).normal(mean, 1, (tokens, w.shape[1])).astype(np.float32)
+    q = quantizer.quantize(w, bits)
+    for restored in (q, q.dequantize()):
+        Accuracy([]).check(w, restored, bits=bits, inputs=x, judge="outputs")
+
+
+@pytest.mark.parametrize("group_size", [32, 64, 128])
+@pytest.mark.parametrize("name", ["gauss", "student-t5"])
+def test_scales_minima_and_results_in_bfloat16_are_honest(name, group_size):
+    """An affine format that computes in bfloat16 shares rounding errors within a group."""
+    w = weights()[name].astype(ml_dtypes.bfloat16)
+    for bits in (4, 8):
+        q = Rtn(group_size, "float").quantize(w, bits)
+        narrow = [
+            part.astype(ml_dtypes.bfloat16).astype(np.float32)
+            for part in (q.decoding.scale, q.decoding.minimum)
+        ]
+        decoding = replace(q.decoding, scale=narrow[0], minimum=narrow[1])
+        restored = replace(q, decoding=decoding).dequantize().astype(ml_dtypes.bfloat16)
+        Accuracy([]).check(w, restored, bits=bits)
+
+
+def test_weights_far_from_zero_are_honest():
+    w = (1 + 0.01 * np.random.default_rng(4).standard_normal((64, 512))).astype(np.float32)
+    for bits in (4, 8):
+        for zero in ("none", "integer", "float"):
+            Accuracy([]).check(w, Rtn(zero=zero).quantize(w, bits))
+
+
+def test_an_empty_tensor_shows_nothing():
+    empty = np.empty((0, 64), np.float32)
+    with pytest.raises(TensorError, match=r"has shape \(0, 64\): no weight to judge"):
+        Accuracy([]).check(empty, empty, bits=4)
+
+
+@pytest.mark.parametrize("nbytes", [0, -5, 1.5, "x", True])
+def test_stored_bytes_are_a_whole_number(nbytes):
+    w = weights()["gauss"]
+    with pytest.raises(TensorError, match="is not a whole number from 1"):
+        Accuracy([]).check(w, w, bits=4, nbytes=nbytes)
 
 
 def test_guards_by_outputs():

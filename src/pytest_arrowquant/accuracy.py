@@ -109,7 +109,9 @@ class Accuracy:
         """
         __tracebackhide__ = True
         try:
-            metrics, failure = self._model(model, quantizer, name or self.name, benchmark, keywords)
+            metrics, failure = self._model(
+                model, quantizer, self.name if name is None else str(name), benchmark, keywords
+            )
         except ArrowQuantError as error:
             raise error.with_traceback(None) from None
         self.asserted = True
@@ -148,16 +150,17 @@ class Accuracy:
     ) -> tuple[Metrics, str]:
         """Record one tensor; returns its metrics and the failure message, empty if it passed."""
         __tracebackhide__ = True
+        name = self.name if name is None else str(name)
         scheme = getattr(restored, "scheme", None)
         width = scheme.bits if isinstance(scheme, Scheme) else None
         try:
             expectation = expect(
                 validated(keywords, source), self.marker, self.project, width, source
             )
-            result = examine(name or self.name, reference, restored, expectation, inputs, nbytes)
+            result = examine(name, reference, restored, expectation, inputs, nbytes)
         except ArrowQuantError as error:
             raise error.with_traceback(None) from None
-        record = record_of(name or self.name, Subject(), [result], expectation)
+        record = record_of(name, Subject(), [result], expectation)
         record.scheme = _scheme(restored, expectation.bits)
         self._keep(record)
         return result.metrics, messages.failure([result], expectation, None)
@@ -206,7 +209,8 @@ class _Pass:
         untimed.
         """
         assert self.expectation.bits is not None
-        self.quantizer.quantize(np.ones((1, 64), np.float32), self.expectation.bits)  # compiles
+        warm = self.quantizer.quantize(np.ones((1, 64), np.float32), self.expectation.bits)
+        warm.dequantize()  # so that no timing pays for the compiler
         steps = self._steps()
         if benchmark is not None and self.count:
             benchmark.pedantic(

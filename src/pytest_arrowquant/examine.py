@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import inf
+from numbers import Integral
 
 import numpy as np
 
@@ -62,13 +63,15 @@ def examine(
     restored: object,
     expectation: Expectation,
     inputs: object,
-    nbytes: int | None,
+    nbytes: object,
 ) -> TensorResult:
     """Hold one restored tensor to an expectation."""
     w = as_floating(reference, f"reference of {name!r}")
     require_finite(w, f"reference of {name!r}")
+    if not w.size:
+        raise TensorError(f"reference of {name!r} has shape {w.shape}: no weight to judge")
     r = as_floating(restored_array(restored), f"restored {name!r}")
-    nbytes = stored_bytes(restored) if nbytes is None else int(nbytes)
+    nbytes = stored_bytes(restored) if nbytes is None else _whole(nbytes)
     problem = _problem(w, r)
     if problem:
         outcome = Outcome(incomplete(problem), name)
@@ -94,6 +97,12 @@ def examine(
         name, w.shape, w.dtype.name, weights.sums, outputs.sums if outputs else None,
         *row_minima(weights), nbytes, outcomes, worst,
     )  # fmt: skip
+
+
+def _whole(nbytes: object) -> int:
+    if isinstance(nbytes, bool) or not isinstance(nbytes, Integral) or nbytes < 1:
+        raise TensorError(f"nbytes={nbytes!r} is not a whole number from 1")
+    return int(nbytes)
 
 
 def _problem(reference: Array, restored: Array) -> str:

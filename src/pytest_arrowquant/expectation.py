@@ -19,7 +19,6 @@ KEYWORDS = ("bits", *BOUNDS, "guards", "judge")
 JUDGES = ("weights", "outputs")
 COMPLETE = "complete"
 GUARD_NAMES = (
-    COMPLETE,
     "row_sqnr_db",
     "gain",
     "row_gain",
@@ -72,7 +71,7 @@ def _valid(key: str, value: Any, source: str) -> Any:
             raise TargetError(f"{source}: bits={value!r} is not a whole number from 1 to {WIDEST}")
         return int(value)
     if key in BOUNDS:
-        if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, Real) or not _finite(value):
             raise TargetError(f"{source}: {key}={value!r} is not a finite number")
         if key in COSINES and not -1 < float(value) <= 1:
             raise TargetError(f"{source}: {key}={value!r} is not above -1 and at most 1")
@@ -82,6 +81,13 @@ def _valid(key: str, value: Any, source: str) -> Any:
     if key == "guards":
         _validate_guards(value, source)
     return value
+
+
+def _finite(value: Real) -> bool:
+    try:
+        return isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 def _validate_guards(value: Any, source: str) -> None:

@@ -21,10 +21,11 @@ Op = Literal[">=", ">", "<=", "within"]
 
 SHORTEST_FLOORED_ROW = 32  # weights; chance alone moves the error of shorter rows by 3 dB
 FLOOR_DB = {2: -5.0, 4: -3.0, 8: -3.0}
-GAIN_PER_NOISE, GAIN_SLACK, GAIN_SIGMAS = 1.5, 0.001, 4
+GAIN_PER_NOISE, GAIN_SIGMAS = 1.5, 4
+GAIN_SLACK = 0.004  # one scale rounded to bfloat16
 EXCUSE = 1.25
 ROW_GAIN, ROW_GAIN_SIGMAS = 0.1, 6
-BIAS, LEAST_BIASED = 0.5, 256  # bound; fewer weights share a sign by chance
+BIAS, LEAST_BIASED = 0.75, 256  # bound; fewer weights share a sign by chance
 ORDER_RUN, ORDER_STEPS, ORDER_SHARE = 32, 8, 0.25
 LEAST_DEAD_ROWS = 16  # an input channel read by fewer outputs may round to zero in all of them
 LEAST_CEILING = 1024  # weights
@@ -97,6 +98,11 @@ class Case:
         """The kinds of zero that the quantizer may have; all of them where it does not say."""
         return (self.scheme.zero,) if self.scheme else get_args(Zero)
 
+    @property
+    def fine(self) -> bool:
+        """True from 4 bits on: so fine that only a broken quantizer loses a column or a step."""
+        return self.bits is not None and self.bits >= 4
+
     def nearest(self, zero: Zero, group_size: GroupSize) -> Deviation:
         """What round-to-nearest makes of the same weights, judged in the same place."""
         assert self.width is not None
@@ -107,7 +113,9 @@ class Case:
 
 
 def excused(case: Case, finding: Finding, value_of: Callable[[Deviation], float]) -> Finding:
-    """Widen a missed bound to what round-to-nearest itself does to these weights, row by row.
+    """Widen a missed bound to what round-to-nearest itself does to these weights, and a quarter.
+
+    By row, and with the groups of the quantizer where it names them.
 
     Odd weights (nearly all zero, or all on a grid) move the honest as well. Who errs by more than
     the round-to-nearest that would excuse him is not excused. Looked at only where the bound is
@@ -116,7 +124,8 @@ def excused(case: Case, finding: Finding, value_of: Callable[[Deviation], float]
     if finding.passed or case.width is None:
         return finding
     error = case.judged.sums.error_energy
-    nearest = [case.nearest(zero, "channel") for zero in case.zeros]
+    sizes: set[GroupSize] = {"channel", case.scheme.group_size if case.scheme else "channel"}
+    nearest = [case.nearest(zero, size) for zero in case.zeros for size in sizes]
     honest = [value_of(found) for found in nearest if error <= found.sums.error_energy]
     return replace(finding, bound=max(finding.bound, EXCUSE * max(honest, default=0.0)))
 
@@ -149,7 +158,7 @@ def row_gain(case: Case) -> Finding | None:
 
     value: the gain of the row that is furthest beyond its own bound.
     """
-    if case.bits == WIDTHS[0] or case.weights.reference.shape[1] < SHORTEST_FLOORED_ROW:
+    if not case.fine or case.weights.reference.shape[1] < SHORTEST_FLOORED_ROW:
         return None
     reference, restored, error = case.weights.row_sums[:, :3].T
     live = (reference > 0) & (restored > 0)
@@ -166,7 +175,8 @@ def row_gain(case: Case) -> Finding | None:
 
 def bias(case: Case) -> Finding | None:
     """A constant offset in the tensor or its blocks: a zero point or code off by one."""
-    if case.judged.sums.weights < LEAST_BIASED:
+    known = case.by_weights or case.width is not None  # inputs with a mean bias all outputs
+    if case.judged.sums.weights < LEAST_BIASED or not known:
         return None
     finding = Finding("bias", "<=", BIAS, case.judged.sums.bias)
     return excused(case, finding, lambda nearest: nearest.sums.bias)
@@ -174,18 +184,12 @@ def bias(case: Case) -> Finding | None:
 
 def dead_columns(case: Case) -> Finding | None:
     """An input channel of at least median norm may not come back all zero."""
-    if (
-        len(case.reference.shape) < 2
-        or case.reference.shape[0] < LEAST_DEAD_ROWS
-        or case.bits == WIDTHS[0]
-    ):
-        return None
-    weights = case.weights.reference
-    if not weights.size:
+    shape, weights = case.reference.shape, case.weights.reference
+    if len(shape) < 2 or shape[0] < LEAST_DEAD_ROWS or not case.fine:
         return None
     energy, alive = np.zeros(weights.shape[1]), np.zeros(weights.shape[1], np.int64)
     structure.column_energies(weights, case.weights.restored, energy, alive)
-    channels = (case.reference.shape[1], -1)
+    channels = (shape[1], -1)
     energy, alive = energy.reshape(channels).sum(axis=1), alive.reshape(channels).sum(axis=1)
     dead = np.flatnonzero((energy >= np.median(energy)) & (energy > 0) & (alive == 0))
     where = f"input channel {int(dead[0])}" if dead.size else ""
@@ -206,14 +210,14 @@ def levels(case: Case) -> Finding | None:
 
 def order(case: Case) -> Finding | None:
     """Large steps along a row keep their direction: blocks and groups are where they belong."""
-    if not case.by_weights or case.bits == WIDTHS[0]:
+    if not case.by_weights or not case.fine:
         return None
     w, r = case.weights.reference, case.weights.restored
     share, start = structure.worst_order(
         w.reshape(-1), r.reshape(-1), w.shape[1], ORDER_RUN, ORDER_STEPS
     )
     row, column = divmod(int(start), max(w.shape[1], 1))
-    where = f"row {row}, columns {column} to {column + ORDER_RUN - 1}"
+    where = f"from row {row}, column {column} on"
     return Finding("order", "<=", ORDER_SHARE, float(share), where)
 
 
@@ -228,7 +232,8 @@ def floor(case: Case) -> Finding | None:
         return None
     by_tensor = case.scheme is None or case.scheme.group_size == "tensor"
     group_size: GroupSize = "tensor" if by_tensor else "channel"
-    by_row = not by_tensor and case.weights.reference.shape[1] >= SHORTEST_FLOORED_ROW
+    long = case.weights.reference.shape[1] >= SHORTEST_FLOORED_ROW
+    by_row = case.by_weights and not by_tensor and long
     for zero in case.zeros:  # the next only where it could excuse
         finding = _floor(case, Scheme(case.width, zero, group_size), by_row)
         if finding.passed:
@@ -270,8 +275,8 @@ def _predicted_error(reference: Array, baseline: Scheme) -> Array:
 def ceiling(case: Case) -> Finding | None:
     """More detail than so few bits can hold: the width is only a label.
 
-    The bound is the Gaussian rate-distortion limit at the stored bits per weight, or at two bits
-    above the width where they are unknown (scales included, 2 bits per weight are groups of 8).
+    The bound is the Gaussian rate-distortion limit at the stored bits per weight, and at least at
+    two bits above the width: real weights are no Gaussian, and may take fewer bits.
     Not for references that have few distinct values themselves: those may be stored exactly.
     """
     weights = case.weights.reference

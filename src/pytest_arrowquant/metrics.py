@@ -46,7 +46,7 @@ class Sums:
 
     @property
     def product(self) -> float:
-        """<w, r>, from |w - r|^2 = |w|^2 + |r|^2 - 2 <w, r>."""
+        """<w, r>, from |w - r|^2 = |w|^2 + |r|^2 - 2 <w, r>; to 1e-16 of the larger energy."""
         return (self.reference_energy + self.restored_energy - self.error_energy) / 2
 
     @property

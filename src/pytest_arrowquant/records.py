@@ -93,6 +93,15 @@ def metrics_json(metrics: Metrics) -> tuple[Plain, list[str]]:
     return {name: finite(value) for name, value in values.items()}, notes
 
 
+def target_notes(verdict: Verdict) -> list[str]:
+    """A note on each target whose value is null."""
+    return [
+        f"target {outcome.finding.metric} has no value: it is {outcome.finding.value}"
+        for outcome in verdict.outcomes
+        if not isfinite(outcome.finding.value)
+    ]
+
+
 def targets_json(verdict: Verdict) -> list[Plain]:
     """The entries of `targets`: each bound with the tensor that comes nearest to missing it."""
     return [
@@ -136,6 +145,7 @@ def record_of(
     if expectation.judge == "outputs":
         notes.append("judged by outputs: cosine, gain, bias and floor are of inputs @ weights.T")
     verdict = Verdict.over(outcome for result in results for outcome in result.outcomes)
+    notes += target_notes(verdict)
     dtypes = sorted({result.dtype for result in results})
     return AccuracyRecord(
         name=name,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from .errors import ArrowQuantError
 from .options import Settings
 
 FOLDERS = re.compile(r"(?<![\w:/.])(?:[A-Za-z]:[\\/]|/)(?:[^\s/\\'\"]+[\\/])+")  # of absolute paths
@@ -85,7 +86,7 @@ class Run:
         summary = self._summary(session)
         try:
             self.written = write_reports(folder, self.records, self.errors, summary, self.settings)
-        except OSError as error:
+        except (OSError, ArrowQuantError) as error:  # or the checkpoint is gone
             self.problem = f"the reports could not be written: {error}"
             if not self.config.pluginmanager.hasplugin("terminalreporter"):
                 print(self.problem, file=sys.stderr)

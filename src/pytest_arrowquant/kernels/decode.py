@@ -6,8 +6,8 @@ Arrays are laid out as in encode.py. Deviations are sums in float64, a row each:
 
     sums[r] = sum w^2, sum restored^2, sum (w - restored)^2, max |w - restored|
 
-from which <w, restored> follows as half of the first two less the third: the identity is exact
-and saves an accumulator.
+from which <w, restored> follows as half of the first two less the third, to the rounding of the
+larger energy; that saves an accumulator.
 """
 
 import numpy as np

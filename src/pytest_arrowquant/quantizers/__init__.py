@@ -2,8 +2,6 @@
 
 from typing import Any, Protocol
 
-from ..scheme import WIDTHS, Scheme
-from ..tensor import QuantizedTensor
 from .mse import Mse
 from .rtn import Rtn
 
@@ -25,4 +23,4 @@ class Quantizer(Protocol):
 
 QUANTIZERS: dict[str, type[Rtn] | type[Mse]] = {"rtn": Rtn, "mse": Mse}
 
-__all__ = ["QUANTIZERS", "WIDTHS", "Mse", "QuantizedTensor", "Quantizer", "Rtn", "Scheme"]
+__all__ = ["QUANTIZERS", "Mse", "Quantizer", "Rtn"]

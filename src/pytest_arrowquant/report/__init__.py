@@ -2,11 +2,9 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 from ..options import REPORT_FOLDER, Settings
-
-Plain = dict[str, Any]
+from ..records import Plain
 
 
 def write_reports(

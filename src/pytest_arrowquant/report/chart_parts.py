@@ -19,7 +19,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-Plain = dict[str, Any]
+from ..records import Plain
 
 MOST_ROWS = 40
 MOST_TEXT = 48  # characters of a name

@@ -13,6 +13,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from ..metrics import DB_PER_BIT
+from ..records import Plain
 from . import write_whole
 from .chart_parts import (
     CROWD,
@@ -26,7 +27,6 @@ from .chart_parts import (
     PALETTE,
     STYLE,
     Entry,
-    Plain,
     Row,
     bits_of,
     cosine_text,

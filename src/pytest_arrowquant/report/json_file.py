@@ -5,12 +5,10 @@ import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from ..errors import OptionError
-from ..records import SCHEMA, SCHEMA_VERSION
+from ..records import SCHEMA, SCHEMA_VERSION, Plain
 
-Plain = dict[str, Any]
 PACKAGES = ("pytest", "pytest-benchmark", "numpy", "numba", "safetensors", "ml_dtypes")
 
 

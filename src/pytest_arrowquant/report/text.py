@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-Plain = dict[str, Any]
+from ..records import Plain
 
 MOST_LINES = 60
 WORST = 5
