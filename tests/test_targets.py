@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from pytest_arrowquant import TargetError
+from pytest_arrowquant.case import Finding
 from pytest_arrowquant.expectation import DEFAULT_COSINE, GUARD_NAMES, expect, validated
-from pytest_arrowquant.guards import GUARDS, Finding
+from pytest_arrowquant.guards import GUARDS
 from pytest_arrowquant.messages import passing_bound
 from pytest_arrowquant.options import OptionError, parse_bits, parse_seed, parse_targets
 from pytest_arrowquant.targets import Outcome, Verdict

@@ -1,19 +1,16 @@
 """The object behind the `arrowquant` fixture: measures, records and asserts."""
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from itertools import count
 from typing import Any
 
-import numpy as np
-
 from . import messages
-from .arrays import as_floating, require_finite
 from .errors import AccuracyFailure, ArrowQuantError, TargetError
-from .examine import TensorResult, examine
-from .expectation import Expectation, expect, validated
+from .examine import examine
+from .expectation import expect, validated
 from .metrics import Metrics
+from .model_pass import Pass, benchmark_seconds, scheme_json, timing
 from .quantizers import Quantizer
 from .records import AccuracyRecord, Plain, pooled, record_of, require_plain
 from .scheme import Scheme
@@ -128,7 +125,7 @@ class Accuracy:
         expectation = expect(given, self.marker, self.project, None, source)
         if expectation.bits is None:
             raise TargetError(f"{source}: give bits, the width to quantize to")
-        work = _Pass(model, quantizer, expectation)
+        work = Pass(model, quantizer, expectation)
         work.run(benchmark)
         record = record_of(name, model.subject, work.results, expectation)
         record.quantizer = {"name": quantizer.name, "options": _options(quantizer)}
@@ -161,7 +158,7 @@ class Accuracy:
         except ArrowQuantError as error:
             raise error.with_traceback(None) from None
         record = record_of(name, Subject(), [result], expectation)
-        record.scheme = _scheme(restored, expectation.bits)
+        record.scheme = scheme_json(restored, expectation.bits)
         self._keep(record)
         return result.metrics, messages.failure([result], expectation, None)
 
@@ -188,123 +185,11 @@ class Accuracy:
             }
 
 
-class _Pass:
-    """One pass over a model's layers, timed by pytest-benchmark where it is given."""
-
-    def __init__(self, model: Model, quantizer: Quantizer, expectation: Expectation) -> None:
-        self.layers = iter(model)
-        self.count = len(model)
-        self.quantizer = quantizer
-        self.expectation = expectation
-        self.results: list[TensorResult] = []
-        self.scheme: Plain = {}
-        self.dequantize_s = 0.0
-        self.quantized: Any = None
-
-    def run(self, benchmark: Any) -> None:
-        """Quantize, restore and examine every layer.
-
-        benchmark.pedantic is called once, with a round a layer; its setup finishes the layer
-        before and brings the next. Where it is disabled it runs one round, and the rest follows
-        untimed.
-        """
-        assert self.expectation.bits is not None
-        warm = self.quantizer.quantize(np.ones((1, 64), np.float32), self.expectation.bits)
-        warm.dequantize()  # so that no timing pays for the compiler
-        steps = self._steps()
-        if benchmark is not None and self.count:
-            benchmark.pedantic(
-                self._quantize, setup=lambda: ((next(steps),), {}), rounds=self.count
-            )
-        for weight in steps:
-            self._quantize(weight)
-
-    def _quantize(self, weight: Any) -> None:
-        self.quantized = self.quantizer.quantize(weight, self.expectation.bits or 0)
-
-    def _steps(self) -> Iterator[Any]:
-        """Yields each weight, and examines what was made of it when the next is asked for."""
-        for layer in self.layers:
-            weight = as_floating(layer.weight, f"tensor {layer.name!r}")
-            require_finite(weight, f"tensor {layer.name!r}")
-            yield weight
-            start = time.perf_counter()
-            restored = self.quantized.dequantize()
-            self.dequantize_s += time.perf_counter() - start
-            self.scheme = _scheme(self.quantized, self.expectation.bits)
-            self.results.append(
-                examine(
-                    layer.name,
-                    weight,
-                    _Restored(restored, self.quantized),
-                    self.expectation,
-                    None,
-                    None,
-                )
-            )
-            self.quantized = restored = None
-
-    def timing(self, benchmark: Any) -> Plain | None:
-        """Seconds and GB/s of the original bytes; None unless pytest-benchmark did measure."""
-        total = benchmark_seconds(benchmark, "total")
-        if total is None:
-            return None
-        size = sum(result.sums.original_bytes for result in self.results)
-        return timing(size, total, self.dequantize_s)
-
-
-class _Restored:
-    """A quantized result with its values at hand, so that they are restored once."""
-
-    def __init__(self, restored: Any, quantized: Any) -> None:
-        self._restored = restored
-        self.scheme = getattr(quantized, "scheme", None)
-        self.nbytes = getattr(quantized, "nbytes", None)
-
-    def dequantize(self) -> Any:
-        return self._restored
-
-
-def benchmark_seconds(benchmark: Any, statistic: str) -> float | None:
-    """A statistic of pytest-benchmark's fixture in seconds; None if it measured nothing."""
-    metadata = getattr(benchmark, "stats", None)
-    if metadata is None or not metadata.stats.data:
-        return None
-    return float(getattr(metadata.stats, statistic))
+def _options(quantizer: object) -> Plain:
+    return asdict(quantizer) if is_dataclass(quantizer) and not isinstance(quantizer, type) else {}
 
 
 def _unused(name: str, taken: Plain) -> str:
     """The name, or the first of `name #2`, `name #3`, ... that is not taken."""
     names = (name if number == 1 else f"{name} #{number}" for number in count(1))
     return next(candidate for candidate in names if candidate not in taken)
-
-
-def timing(size: int, quantize_s: float | None, dequantize_s: float | None) -> Plain:
-    """The record's timing for `size` original bytes."""
-
-    def rate(seconds: float | None) -> float | None:
-        return size / seconds / 1e9 if seconds else None
-
-    return {
-        "quantize_s": quantize_s,
-        "dequantize_s": dequantize_s,
-        "quantize_gb_s": rate(quantize_s),
-        "dequantize_gb_s": rate(dequantize_s),
-    }
-
-
-def _scheme(restored: object, bits: int | None) -> Plain:
-    """The scheme as the record has it; what the result does not say is None."""
-    scheme = getattr(restored, "scheme", None)
-    if not isinstance(scheme, Scheme):
-        return {"bits": bits, "group_size": None, "symmetric": None, "zero": None}
-    return {
-        "bits": scheme.bits,
-        "group_size": scheme.group_size,
-        "symmetric": scheme.symmetric,
-        "zero": scheme.zero,
-    }
-
-
-def _options(quantizer: object) -> Plain:
-    return asdict(quantizer) if is_dataclass(quantizer) and not isinstance(quantizer, type) else {}

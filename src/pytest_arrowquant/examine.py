@@ -7,9 +7,9 @@ from numbers import Integral
 import numpy as np
 
 from .arrays import Array, as_floating, first_non_finite, require_finite
+from .case import Case
 from .errors import TensorError
 from .expectation import Expectation
-from .guards import Case
 from .metrics import (
     Metrics,
     Sums,

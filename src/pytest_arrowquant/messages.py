@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from math import floor, isfinite, log10
 
+from .case import Finding
 from .examine import TensorResult
 from .expectation import BOUNDS, Expectation
-from .guards import Finding
 
 MOST_TENSORS = 5
 

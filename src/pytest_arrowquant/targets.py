@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isnan
 
+from .case import Case, Finding
 from .errors import TargetError
 from .expectation import COMPLETE, Expectation
-from .guards import GUARDS, Case, Finding
+from .guards import GUARDS
 from .metrics import decibels
 
 
