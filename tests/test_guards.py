@@ -87,6 +87,37 @@ def test_a_fault_fails_where_the_groups_are_known(fault, bits):
                 assert not passes(w, broken, bits), (name, quantizer)
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(
+    ("fault", "guard"),
+    [
+        ("row zeroed", "row_sqnr_db"),
+        ("scales x1.25", "gain"),
+        ("row doubled", "row_gain"),
+        ("zero point +1", "bias"),
+        ("outlier column zeroed", "dead_columns"),
+        ("two groups swapped", "order"),
+        ("last group dropped", "floor"),
+        ("one NaN", "complete"),
+    ],
+)
+def test_each_guard_sees_its_own_fault(fault, guard, bits):
+    w = weights()["gauss"]
+    q = Rtn().quantize(w, bits)
+    Accuracy(records := []).measure(w, Declared(FAULTS[fault](w, q), q), bits=bits)
+    assert guard in [target["metric"] for target in records[0].targets if not target["passed"]]
+
+
+@pytest.mark.parametrize("fault", ["zero point +1", "zero point -1"])
+def test_odd_weights_excuse_nobody_who_errs_by_more(fault):
+    """Of weights that are nearly all zero, round-to-nearest itself has a bias."""
+    (name,) = [name for name in weights() if name.endswith("conv4.weight")]
+    w = weights()[name]
+    honest = Rtn(64, "float").quantize(w, 4)
+    assert passes(w, honest.dequantize(), 4)
+    assert not passes(w, FAULTS[fault](w, honest), 4)
+
+
 def test_the_cosine_alone_would_have_passed():
     """Why guards exist: the default cosine target of 4 bits sees few of these faults."""
     w = weights()["gauss"]
