@@ -20,7 +20,7 @@ from pytest_arrowquant.checkpoints import SafetensorsFile  # noqa: E402
 from pytest_arrowquant.examine import TensorResult, examine  # noqa: E402
 from pytest_arrowquant.expectation import expect  # noqa: E402
 from pytest_arrowquant.models.draw import KINDS, draw  # noqa: E402
-from pytest_arrowquant.scheme import WIDTHS  # noqa: E402
+from pytest_arrowquant.vocabulary import WIDTHS  # noqa: E402
 
 SHAPE = (256, 512)
 ZEROS = ("none", "integer", "float")

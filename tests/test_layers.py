@@ -10,6 +10,7 @@ import pytest_arrowquant
 PACKAGE = Path(pytest_arrowquant.__file__).parent
 LAYERS = (
     "errors",
+    "vocabulary",
     "expectation",
     "kernels",
     "scheme",

@@ -8,7 +8,7 @@ import pytest
 from pytest_arrowquant import OptionError, synthetic_model
 from pytest_arrowquant.models import FAMILIES
 from pytest_arrowquant.models.draw import KINDS, Kind, SyntheticLayer, draw
-from pytest_arrowquant.subject import MODALITIES
+from pytest_arrowquant.vocabulary import MODALITIES
 
 
 def weibull_shape(values):

@@ -6,8 +6,9 @@ from typing import Literal, get_args
 
 from .arrays import Array
 from .metrics import Deviation, deviation, outputs_of
-from .scheme import WIDTHS, GroupSize, Scheme, Zero
+from .scheme import GroupSize, Scheme, Zero
 from .tensor import quantize
+from .vocabulary import WIDTHS
 
 Op = Literal[">=", ">", "<=", "within"]
 

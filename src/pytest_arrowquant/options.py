@@ -1,20 +1,16 @@
 """The options: their names and defaults, and how their text becomes Settings."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from .errors import OptionError, TargetError
-from .expectation import validated
-from .scheme import WIDTHS
-from .subject import MODALITIES
+from .vocabulary import MODALITIES, WIDTHS
 
 REPORT_FOLDER = ".arrowquant"
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What one run was asked for; None for modalities or quantizers is all of them."""
 
     accuracy: bool
@@ -25,11 +21,10 @@ class Settings:
     scale: str
     original: Path | None
     seed: int
-    targets: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    targets: Mapping[int, Mapping[str, float]]
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """An option with an ini twin: --arrowquant-NAME on the command line, arrowquant_NAME there."""
 
     name: str
@@ -104,6 +99,8 @@ def parse_targets(lines: list[str]) -> dict[int, dict[str, float]]:
 
 
 def _bounds(text: str, line: str, bits: int) -> dict[str, Any]:
+    from .expectation import validated
+
     bounds: dict[str, Any] = {"bits": bits}
     for part in text.split(","):
         key, _, value = part.partition("=")

@@ -9,12 +9,11 @@ import pytest
 
 from . import fixtures
 from .errors import AccuracyFailure, CheckpointError, OptionError, TargetError
-from .expectation import validated
 from .fixtures import ACCURACY, KEYWORDS, RECORDS, SETTINGS
 from .options import SETTINGS as OPTIONS
 from .options import Setting, settings_of
 from .run import Run
-from .scheme import WIDTHS
+from .vocabulary import WIDTHS
 
 if TYPE_CHECKING:
     from .records import AccuracyRecord
@@ -170,6 +169,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     item.stash[KEYWORDS] = {}
     item.stash[ACCURACY] = None
     if mark := item.stash.get(MARK, None):
+        from .expectation import validated
+
         try:
             item.stash[KEYWORDS] = validated(_keywords(item, mark), f"@pytest.mark.{mark.name}")
         except TargetError as error:

@@ -11,9 +11,9 @@ import pytest
 from .errors import ArrowQuantError
 from .options import Settings
 
-FOLDERS = re.compile(r"(?<![\w:/.])(?:[A-Za-z]:[\\/]|/)(?:[^\s/\\'\"]+[\\/])+")  # of absolute paths
+FOLDERS = r"(?<![\w:/.])(?:[A-Za-z]:[\\/]|/)(?:[^\s/\\'\"]+[\\/])+"  # of absolute paths
 
-FAILED_SUBTESTS = re.compile(r"contains \d+ failed subtest")  # each has had a report of its own
+FAILED_SUBTESTS = r"contains \d+ failed subtest"  # each has had a report of its own
 
 
 def message_of(report: pytest.TestReport | pytest.CollectReport) -> str:
@@ -21,7 +21,7 @@ def message_of(report: pytest.TestReport | pytest.CollectReport) -> str:
     crash = getattr(report.longrepr, "reprcrash", None)
     lines = (crash.message if crash else report.longreprtext).strip().splitlines() or [""]
     said = [line[1:].strip() for line in lines if line.startswith("E ")]
-    return FOLDERS.sub("", lines[0] if crash else (said or lines[-1:])[0])
+    return re.sub(FOLDERS, "", lines[0] if crash else (said or lines[-1:])[0])
 
 
 class Run:
@@ -51,7 +51,7 @@ class Run:
         self.records += [{**record, "attempt": attempt} for record in carried["records"]]
         if report.failed:
             self.failed.add(report.nodeid)
-            if not carried["recorded"] and not FAILED_SUBTESTS.match(message_of(report)):
+            if not carried["recorded"] and not re.match(FAILED_SUBTESTS, message_of(report)):
                 self._add_error(report, str(report.when))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:

@@ -5,11 +5,11 @@ from math import prod
 from typing import Literal, get_args
 
 from .errors import SchemeError
+from .vocabulary import WIDTHS
 
 Zero = Literal["none", "integer", "float"]
 GroupSize = int | Literal["channel", "tensor"]
 
-WIDTHS = (2, 4, 8)
 GROUP_SIZE_STEP = 4  # so that at every width a group starts on a byte
 
 

@@ -4,8 +4,6 @@ from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-MODALITIES = ("text", "code", "image", "audio")
-
 
 @dataclass(frozen=True, slots=True)
 class Subject:

@@ -6,7 +6,8 @@ from functools import partial
 from typing import Literal
 
 from ..errors import OptionError
-from ..subject import MODALITIES, Subject
+from ..subject import Subject
+from ..vocabulary import MODALITIES
 from .audio import wavegrad
 from .code import code_diffusion
 from .draw import SyntheticLayer

@@ -7,8 +7,9 @@ import numpy as np
 
 from ..arrays import as_floating
 from ..kernels import search
-from ..scheme import WIDTHS, GroupSize, Scheme, Zero
+from ..scheme import GroupSize, Scheme, Zero
 from ..tensor import QuantizedTensor, encode_rows, quantize, weight_rows
+from ..vocabulary import WIDTHS
 
 # How far the grid is shrunk: at 2 bits the best grid clips much, at 8 bits hardly anything.
 SHRINKS = {

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..scheme import WIDTHS, GroupSize, Scheme, Zero
+from ..scheme import GroupSize, Scheme, Zero
 from ..tensor import QuantizedTensor, quantize
+from ..vocabulary import WIDTHS
 
 
 @dataclass(frozen=True, slots=True)

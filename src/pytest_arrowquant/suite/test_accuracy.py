@@ -9,8 +9,8 @@ from pytest_arrowquant.accuracy import Accuracy
 from pytest_arrowquant.fixtures import SETTINGS
 from pytest_arrowquant.models import SyntheticModel
 from pytest_arrowquant.quantizers import QUANTIZERS, Quantizer
-from pytest_arrowquant.subject import MODALITIES
 from pytest_arrowquant.suite import said_plainly
+from pytest_arrowquant.vocabulary import MODALITIES
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
