@@ -12,7 +12,7 @@ from .vocabulary import WIDTHS
 
 Op = Literal[">=", ">", "<=", "within"]
 
-EXCUSE = 1.25
+EXCUSE = 1.25  # times what round-to-nearest does
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +98,9 @@ class Case:
 def excused(case: Case, finding: Finding, value_of: Callable[[Deviation], float]) -> Finding:
     """Widen a missed bound to what round-to-nearest itself does to these weights, and a quarter.
 
-    By row, and with the groups of the quantizer where it names them.
-
-    Odd weights (nearly all zero, or all on a grid) move the honest as well. Who errs by more than
-    the round-to-nearest that would excuse him is not excused. Looked at only where the bound is
-    missed, because it costs a quantization.
+    Odd weights (nearly all zero, or all on a grid) move the honest as well. Round-to-nearest is
+    taken by row, and with the quantizer's own groups where it names them; who errs by more than it
+    is not excused. Looked at only where the bound is missed, because it costs a quantization.
     """
     if finding.passed or case.width is None:
         return finding

@@ -1,7 +1,7 @@
 """Guards: on by default, for the faults that a cosine cannot see.
 
 Each is a function from one tensor's Case to a Finding, or None where it does not apply. The
-evidence for every bound is the table in docs/guards.md.
+evidence for every bound is the table in docs/guards.md. No case is of an empty tensor.
 """
 
 from collections.abc import Callable
@@ -28,11 +28,9 @@ LEAST_CEILING = 1024  # weights
 CEILING_BITS = 4  # wider codes are as fine as the float16 weights they are made from
 
 
-def row_sqnr_db(case: Case) -> Finding | None:
+def row_sqnr_db(case: Case) -> Finding:
     """No row may be worse than that row set to zero; a zero row stays zero."""
     sqnr_db = case.weights.row_sqnr_db
-    if not sqnr_db.size:
-        return None
     row = int(np.argmin(sqnr_db))
     return Finding("row_sqnr_db", ">", 0.0, float(sqnr_db[row]), f"row {row}")
 
@@ -45,7 +43,7 @@ def gain(case: Case) -> Finding:
     """
     sums = case.judged.sums
     noise = max(0.0, 1 - sums.cosine**2)
-    chance = GAIN_SIGMAS * sqrt(noise / max(sums.weights, 1))
+    chance = GAIN_SIGMAS * sqrt(noise / sums.weights)
     bound = GAIN_PER_NOISE * noise + GAIN_SLACK + chance
     finding = Finding("gain", "within", bound, sums.gain)
     return excused(case, finding, lambda nearest: abs(nearest.sums.gain - 1))
@@ -101,7 +99,7 @@ def levels(case: Case) -> Finding | None:
     limit, restored = 2**case.bits, case.weights.restored
     size = case.scheme.layout(case.reference.shape).group_size
     if case.scheme.group_size == "tensor":
-        restored, size = restored.reshape(1, -1), max(restored.size, 1)
+        restored, size = restored.reshape(1, -1), restored.size
     most, row, group = structure.most_levels(restored, size, limit, case.bits + 3)
     return Finding("levels", "<=", limit, int(most), f"row {row}, group {group}")
 
@@ -114,7 +112,7 @@ def order(case: Case) -> Finding | None:
     share, start = structure.worst_order(
         w.reshape(-1), r.reshape(-1), w.shape[1], ORDER_RUN, ORDER_STEPS
     )
-    row, column = divmod(int(start), max(w.shape[1], 1))
+    row, column = divmod(int(start), w.shape[1])
     where = f"from row {row}, column {column} on"
     return Finding("order", "<=", ORDER_SHARE, float(share), where)
 
@@ -151,8 +149,8 @@ def _floor(case: Case, baseline: Scheme, by_row: bool) -> Finding:
         return Finding("floor", ">=", bound, decibels(float(allowed.sum()), float(error.sum())))
     with np.errstate(divide="ignore", invalid="ignore"):
         values = np.where(error == 0, inf, 10 * np.log10(allowed / error))
-    row = int(np.argmin(values)) if values.size else 0
-    return Finding("floor", ">=", bound, float(values.min(initial=inf)), f"row {row}")
+    row = int(np.argmin(values))
+    return Finding("floor", ">=", bound, float(values[row]), f"row {row}")
 
 
 def _predicted_error(reference: Array, baseline: Scheme) -> Array:

@@ -74,8 +74,8 @@ def _target(case: Case, metric: str, bound: float) -> Finding:
         return Finding(metric, ">=", bound, decibels(sums.reference_energy, sums.error_energy))
     if metric == "row_cosine":
         cosines = case.weights.row_cosines
-        row = int(cosines.argmin()) if cosines.size else 0
-        return Finding(metric, ">=", bound, float(cosines.min(initial=1.0)), f"row {row}")
+        row = int(cosines.argmin())
+        return Finding(metric, ">=", bound, float(cosines[row]), f"row {row}")
     if case.outputs is None:
         raise TargetError(
             "output_cosine needs inputs: pass inputs=, an array of (tokens, input channels)"

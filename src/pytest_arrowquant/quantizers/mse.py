@@ -36,8 +36,9 @@ class Mse:
 
     def quantize(self, weight: object, bits: int, calibration: object = None) -> QuantizedTensor:
         """The codes of `weight` at `bits`; calibration is not used."""
-        out = quantize(weight, Scheme(bits, self.zero, self.group_size))
-        rows = weight_rows(as_floating(weight, "weight"), "weight")
+        array = as_floating(weight, "weight")
+        rows = weight_rows(array, "weight")
+        out = quantize(rows.reshape(array.shape), Scheme(bits, self.zero, self.group_size))
         grouped = rows.reshape(1, -1) if self.group_size == "tensor" else rows
         size = out.layout.group_size if grouped is rows else rows.size
         affine = out.decoding

@@ -1,9 +1,10 @@
 """The built-in suite: ordinary test modules that use the plugin as any test would."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,23 @@ def collect(session: pytest.Session, settings: Settings) -> list[pytest.Item]:
     )
     module.obj = import_module(f"{__name__}.{name}")
     return list(session.genitems(module))
+
+
+def grid(settings: Settings, subjects: Iterable[tuple[str, Any]]) -> list[Any]:
+    """Parameters (name, subject, bits, quantizer) of all that the options leave.
+
+    subjects: what is quantized, by label. The id is the name, like text-int4-mse.
+    """
+    from ..quantizers import QUANTIZERS
+
+    names = settings.quantizers or QUANTIZERS
+    cases = [
+        (f"{label}-int{bits}-{name}", subject, bits, QUANTIZERS[name]())
+        for label, subject in subjects
+        for bits in settings.bits
+        for name in names
+    ]
+    return [pytest.param(*case, id=case[0]) for case in cases]
 
 
 @contextmanager

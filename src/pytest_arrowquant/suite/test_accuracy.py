@@ -8,25 +8,21 @@ import pytest
 from pytest_arrowquant.accuracy import Accuracy
 from pytest_arrowquant.fixtures import SETTINGS
 from pytest_arrowquant.models import SyntheticModel
-from pytest_arrowquant.quantizers import QUANTIZERS, Quantizer
-from pytest_arrowquant.suite import said_plainly
+from pytest_arrowquant.quantizers import Quantizer
+from pytest_arrowquant.suite import grid, said_plainly
 from pytest_arrowquant.vocabulary import MODALITIES
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """The grid that the options leave: ids are like text-int4-mse."""
     settings = metafunc.config.stash[SETTINGS]
-    grid = [
-        pytest.param(modality, bits, QUANTIZERS[name](), id=f"{modality}-int{bits}-{name}")
-        for modality in settings.modalities or MODALITIES
-        for bits in settings.bits
-        for name in settings.quantizers or QUANTIZERS
-    ]
-    metafunc.parametrize(("modality", "bits", "quantizer"), grid)
+    subjects = [(modality, modality) for modality in settings.modalities or MODALITIES]
+    metafunc.parametrize(("name", "modality", "bits", "quantizer"), grid(settings, subjects))
 
 
 @pytest.mark.arrowquant
 def test_model(
+    name: str,
     modality: str,
     bits: int,
     quantizer: Quantizer,
@@ -35,7 +31,6 @@ def test_model(
     arrowquant_benchmark: Any,
 ) -> None:
     """The model, quantized to this width, meets the targets of the width."""
-    name = f"{modality}-int{bits}-{quantizer.name}"
     model = arrowquant_models(modality)
     with said_plainly():
         arrowquant.check_model(
