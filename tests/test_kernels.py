@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 import reference
+from pytest_arrowquant.decoding import Affine
 from pytest_arrowquant.errors import SchemeError, TensorError
 from pytest_arrowquant.kernels import decode, structure
 from pytest_arrowquant.quantizers import Mse, Rtn
 from pytest_arrowquant.quantizers.mse import SHRINKS
 from pytest_arrowquant.scheme import Scheme, rows_and_columns
-from pytest_arrowquant.tensor import Affine, QuantizedTensor, WidthKernels, encode_rows, quantize
+from pytest_arrowquant.tensor import QuantizedTensor, WidthKernels, encode_rows, quantize
 
 Array = np.ndarray[Any, Any]
 INTERPRETED = bool(numba.config.DISABLE_JIT)

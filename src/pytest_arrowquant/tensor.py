@@ -6,49 +6,10 @@ from typing import Any, Self
 import numpy as np
 
 from .arrays import Array, as_floating, as_rows, common_dtype, first_non_finite
+from .decoding import Affine, Decoding
 from .errors import TensorError
-from .kernels import decode, encode
+from .kernels import encode
 from .scheme import Layout, Scheme
-
-NO_ZERO_POINT = np.empty((0, 0), np.uint8)
-NO_MINIMUM = np.empty((0, 0), np.float32)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Affine:
-    """restored = (code - zero_point) * scale + minimum, a row of groups a row of the tensor.
-
-    scale: float32, signed at 2 bits. zero_point: uint8, empty unless the scheme's zero is
-    "integer". minimum: float32, empty unless it is "float". Per tensor: one entry for all.
-    """
-
-    scale: Array
-    zero_point: Array
-    minimum: Array
-
-    @classmethod
-    def empty(cls, scheme: Scheme, shape: tuple[int, int]) -> Self:
-        """Parameters to be filled in, for `shape` = (rows, groups)."""
-        return cls(
-            np.empty(shape, np.float32),
-            np.empty(shape, np.uint8) if scheme.zero == "integer" else NO_ZERO_POINT,
-            np.empty(shape, np.float32) if scheme.zero == "float" else NO_MINIMUM,
-        )
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all parameters."""
-        return self.scale.nbytes + self.zero_point.nbytes + self.minimum.nbytes
-
-    def arrays(self, layout: Layout) -> tuple[Array, Array, Array]:
-        """What kernels take: (scale, zero_point, minimum), each (rows, groups) or empty."""
-        shape = (layout.rows, layout.groups)
-        if self.scale.shape == shape:
-            return self.scale, self.zero_point, self.minimum
-        return tuple(  # type: ignore[return-value]
-            np.ascontiguousarray(np.broadcast_to(part, shape)) if part.size else part
-            for part in (self.scale, self.zero_point, self.minimum)
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +20,7 @@ class QuantizedTensor:
     """
 
     codes: Array
-    decoding: Affine
+    decoding: Decoding
     scheme: Scheme
     shape: tuple[int, ...]
 
@@ -97,8 +58,7 @@ class QuantizedTensor:
             )
         layout = self.layout
         rows = restored.reshape(layout.rows, layout.columns)
-        kernel = decode.DEQUANTIZE[self.scheme.bits]
-        kernel(self.codes, layout.group_size, *self.decoding.arrays(layout), rows)
+        self.decoding.dequantize(self.codes, layout, self.scheme.bits, rows)
         return restored
 
     def compare(self, reference: object) -> Array:
@@ -112,13 +72,8 @@ class QuantizedTensor:
             raise TensorError(f"reference has shape {array.shape}, the codes {self.shape}")
         layout = self.layout
         sums = np.zeros((layout.rows, 4))
-        decode.COMPARE[self.scheme.bits](
-            as_rows(array, common_dtype(array)),
-            self.codes,
-            layout.group_size,
-            *self.decoding.arrays(layout),
-            sums,
-        )
+        rows = as_rows(array, common_dtype(array))
+        self.decoding.compare(rows, self.codes, layout, self.scheme.bits, sums)
         return sums
 
 
@@ -136,11 +91,12 @@ def quantize(
         out = QuantizedTensor.empty(scheme, array.shape)
     elif (out.scheme, out.shape) != (scheme, array.shape):
         raise TensorError(f"out is {out.scheme} {out.shape}; {name} needs {scheme} {array.shape}")
-    layout = out.layout
+    layout, affine = out.layout, out.decoding
+    if not isinstance(affine, Affine):
+        raise TensorError(f"out decodes by {type(affine).__name__}; {name} needs Affine")
     if scheme.group_size == "tensor":
-        finite = _quantize_tensor(rows, out)
+        finite = _quantize_tensor(rows, out, affine)
     else:
-        affine = out.decoding
         kernel = encode.QUANTIZE[scheme.bits]
         finite = kernel(
             rows, layout.group_size, out.codes, affine.scale, affine.zero_point, affine.minimum
@@ -162,16 +118,14 @@ def weight_rows(array: Array, name: str) -> Array:
 
 def encode_rows(rows: Array, out: QuantizedTensor) -> None:
     """Fill the codes of `out` under the parameters that it already holds."""
-    layout = out.layout
-    kernel = encode.ENCODE[out.scheme.bits]
-    kernel(rows, layout.group_size, *out.decoding.arrays(layout), out.codes)
+    out.decoding.encode(rows, out.layout, out.scheme.bits, out.codes)
 
 
-def _quantize_tensor(rows: Array, out: QuantizedTensor) -> bool:
+def _quantize_tensor(rows: Array, out: QuantizedTensor, affine: Affine) -> bool:
     """One scale for all: the range first, then the codes."""
     if not rows.size:
         return True
-    scheme, affine = out.scheme, out.decoding
+    scheme = out.scheme
     finite, low, high = encode.extent(rows.reshape(-1), False)
     if not finite:
         return False

@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..arrays import as_floating
+from ..decoding import Affine
 from ..kernels import search
 from ..scheme import GroupSize, Scheme, Zero
 from ..tensor import QuantizedTensor, encode_rows, quantize, weight_rows
@@ -42,6 +43,7 @@ class Mse:
         grouped = rows.reshape(1, -1) if self.group_size == "tensor" else rows
         size = out.layout.group_size if grouped is rows else rows.size
         affine = out.decoding
+        assert isinstance(affine, Affine)
         if rows.size:
             search.refine(
                 grouped, size, bits, SHRINKS[bits], affine.scale, affine.zero_point, affine.minimum

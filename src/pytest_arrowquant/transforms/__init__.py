@@ -1,0 +1,1 @@
+"""What happens around a quantizer: smoothing, rotation, and ranges of activations over time."""
