@@ -17,6 +17,7 @@ LAYERS = (
     "arrays",
     "decoding",
     "tensor",
+    "factor",
     "calibration",
     "quantizers",
     "transforms",

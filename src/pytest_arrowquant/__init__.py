@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .accuracy import Accuracy
+    from .calibration import Calibration
     from .errors import (
         AccuracyFailure,
         ArrowQuantError,
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     )
     from .metrics import Metrics, measure
     from .models import synthetic_model
-    from .quantizers import QUANTIZERS, Mse, Rtn
+    from .quantizers import QUANTIZERS, Gptq, Mse, Rtn
     from .records import AccuracyRecord
     from .report.json_file import load_report
     from .scheme import Scheme
@@ -30,7 +31,9 @@ _HOMES = {
     "AccuracyFailure": "errors",
     "AccuracyRecord": "records",
     "ArrowQuantError": "errors",
+    "Calibration": "calibration",
     "CheckpointError": "errors",
+    "Gptq": "quantizers",
     "Metrics": "metrics",
     "Mse": "quantizers",
     "OptionError": "errors",
@@ -53,7 +56,9 @@ __all__ = [
     "AccuracyFailure",
     "AccuracyRecord",
     "ArrowQuantError",
+    "Calibration",
     "CheckpointError",
+    "Gptq",
     "Metrics",
     "Mse",
     "OptionError",

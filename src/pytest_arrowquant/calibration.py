@@ -1,7 +1,7 @@
 """What a layer is fed: its inputs a timestep, and the sums over them that quantizers need."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from math import prod
@@ -11,6 +11,7 @@ import numpy as np
 
 from .arrays import Array, as_floating, require_finite
 from .errors import TensorError
+from .factor import Factor, factorize
 
 BLOCK = 512  # tokens whose outer products are summed at a time
 
@@ -26,6 +27,7 @@ class Calibration:
     inputs: Array
     timesteps: Array
     steps: int
+    _factors: dict[tuple[float, bool], Factor] = field(default_factory=dict, init=False)
 
     @classmethod
     def of(
@@ -105,6 +107,13 @@ class Calibration:
             total += block.T @ block
         total /= len(self.inputs)
         return total
+
+    def factor(self, damping: float = 0.01, act_order: bool = True) -> Factor:
+        """The factored Hessian, see factorize; made once for each damping and order."""
+        key = (damping, act_order)
+        if key not in self._factors:
+            self._factors[key] = factorize(self.hessian, damping, act_order)
+        return self._factors[key]
 
     def _blocks(self) -> Iterator[Array]:
         for start in range(0, len(self.inputs), BLOCK):

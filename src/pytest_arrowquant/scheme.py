@@ -69,6 +69,11 @@ class Scheme:
         """True where zero is stored nowhere because it lies in the middle."""
         return self.zero == "none"
 
+    @property
+    def lowest_code(self) -> int:
+        """The smallest code in use: symmetric codes of 4 and 8 bits are ±(2^(bits - 1) - 1)."""
+        return int(self.symmetric and self.bits > 2)
+
     def layout(self, shape: tuple[int, ...]) -> Layout:
         """How a tensor of this shape is cut into groups and packed; the last group is ragged."""
         rows, columns = rows_and_columns(shape)

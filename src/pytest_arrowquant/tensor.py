@@ -16,13 +16,15 @@ from .scheme import Layout, Scheme
 class QuantizedTensor:
     """What a quantizer returns.
 
-    codes: uint8 (rows, row bytes), low bits first, each row starting on a byte.
+    codes: uint8 (rows, row bytes), low bits first, each row starting on a byte. notes: what a
+    record should say of how they were made.
     """
 
     codes: Array
     decoding: Decoding
     scheme: Scheme
     shape: tuple[int, ...]
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def empty(cls, scheme: Scheme, shape: tuple[int, ...]) -> Self:
@@ -114,6 +116,15 @@ def weight_rows(array: Array, name: str) -> Array:
         where = first_non_finite(rows.reshape(array.shape)).partition(" at ")[2]
         raise TensorError(f"{name} exceeds the range of float32 at {where}")
     return rows
+
+
+def pack(codes: Array, bits: int) -> Array:
+    """Codes, uint8 (rows, columns), as uint8 (rows, row bytes): low bits first, rows on a byte."""
+    per_byte = 8 // bits
+    padded = np.pad(codes, ((0, 0), (0, -codes.shape[1] % per_byte)))
+    shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(bits)
+    parts = padded.reshape(len(codes), -1, per_byte) << shifts
+    return np.bitwise_or.reduce(parts, axis=2)  # type: ignore[no-any-return]
 
 
 def encode_rows(rows: Array, out: QuantizedTensor) -> None:

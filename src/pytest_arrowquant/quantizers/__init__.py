@@ -1,7 +1,9 @@
 """The built-in quantizers: a file an algorithm, and the table of them."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
+from .gptq import Gptq
 from .mse import Mse
 from .rtn import Rtn
 
@@ -21,6 +23,11 @@ class Quantizer(Protocol):
         """Anything with `dequantize()` and, if it can, `nbytes`."""
 
 
-QUANTIZERS: dict[str, type[Rtn] | type[Mse]] = {"rtn": Rtn, "mse": Mse}
+def needs_calibration(quantizer: Quantizer) -> bool:
+    """True where `quantize` must be given a layer's inputs; it is then judged by its outputs."""
+    return bool(getattr(quantizer, "needs_calibration", False))
 
-__all__ = ["QUANTIZERS", "Mse", "Quantizer", "Rtn"]
+
+QUANTIZERS: dict[str, Callable[[], Quantizer]] = {"rtn": Rtn, "mse": Mse, "gptq": Gptq}
+
+__all__ = ["QUANTIZERS", "Gptq", "Mse", "Quantizer", "Rtn", "needs_calibration"]

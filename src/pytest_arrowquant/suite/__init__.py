@@ -31,16 +31,20 @@ def collect(session: pytest.Session, settings: Settings) -> list[pytest.Item]:
 def grid(settings: Settings, subjects: Iterable[tuple[str, Any]]) -> list[Any]:
     """Parameters (name, subject, bits, quantizer) of all that the options leave.
 
-    subjects: what is quantized, by label. The id is the name, like text-int4-mse.
+    subjects: what is quantized, by label. The id is the name, like text-int4-mse. A quantizer that
+    needs calibration takes part where it is named; the comparison of recipes has it otherwise.
     """
-    from ..quantizers import QUANTIZERS
+    from ..quantizers import QUANTIZERS, needs_calibration
 
-    names = settings.quantizers or QUANTIZERS
+    quantizers = {name: QUANTIZERS[name]() for name in settings.quantizers or QUANTIZERS}
+    if settings.quantizers is None:
+        quantizers = {k: q for k, q in quantizers.items() if not needs_calibration(q)}
     cases = [
-        (f"{label}-int{bits}-{name}", subject, bits, QUANTIZERS[name]())
+        (f"{label}-int{bits}-{name}", subject, bits, quantizer)
         for label, subject in subjects
         for bits in settings.bits
-        for name in names
+        for name, quantizer in quantizers.items()
+        if bits in quantizer.bits
     ]
     return [pytest.param(*case, id=case[0]) for case in cases]
 
