@@ -11,6 +11,7 @@ from pytest_arrowquant.calibration import Calibration
 from pytest_arrowquant.errors import SchemeError, TensorError
 from pytest_arrowquant.factor import factorize
 from pytest_arrowquant.quantizers import Gptq, Mse, Rtn
+from pytest_arrowquant.super_blocks import SuperBlocks
 from pytest_arrowquant.tensor import QuantizedTensor, pack
 from reference import lowest_code, nearest_parameters
 from reference import pack as pack_slowly
@@ -22,6 +23,7 @@ GRIDS = {
     "rtn-tensor": Rtn(group_size="tensor"),
     "mse": Mse(group_size=32),
     "mse-none": Mse(group_size=64, zero="none"),
+    "super-blocks": Mse(32, super_blocks=SuperBlocks(6, 4)),
 }
 
 

@@ -16,6 +16,7 @@ LAYERS = (
     "scheme",
     "arrays",
     "decoding",
+    "super_blocks",
     "tensor",
     "factor",
     "calibration",

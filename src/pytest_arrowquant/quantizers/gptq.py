@@ -11,6 +11,7 @@ from ..errors import SchemeError, TensorError
 from ..factor import Factor
 from ..kernels import feedback
 from ..scheme import Scheme
+from ..super_blocks import SuperBlockAffine
 from ..tensor import QuantizedTensor, pack, weight_rows
 from ..vocabulary import WIDTHS
 from .mse import Mse
@@ -131,7 +132,10 @@ def _sweep(
 
 def _for_every_group(grid: Any) -> list[Array]:
     """Scale, zero point and minimum of a quantized tensor, float32 (groups, rows), none empty."""
-    scale, zero_point, minimum = grid.decoding.arrays(grid.layout)
+    affine = grid.decoding
+    if isinstance(affine, SuperBlockAffine):
+        affine = affine.expanded(grid.layout, grid.scheme.bits)
+    scale, zero_point, minimum = affine.arrays(grid.layout)
     implied = np.float32(2 ** (grid.scheme.bits - 1) if grid.scheme.symmetric else 0)
     filled = (
         scale,
