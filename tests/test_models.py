@@ -1,5 +1,6 @@
 """Synthetic models: their shapes, and that their weights have the statistics they claim."""
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from pytest_arrowquant import OptionError, synthetic_model
 from pytest_arrowquant.models import FAMILIES
-from pytest_arrowquant.models.draw import KINDS, Kind, SyntheticLayer, draw
+from pytest_arrowquant.models.draw import KINDS, Kind, draw
 from pytest_arrowquant.vocabulary import MODALITIES
 
 
@@ -71,23 +72,42 @@ def test_the_scale_is_once_to_twice_the_initialisation():
 
 
 @pytest.mark.parametrize(
-    ("modality", "hidden", "depth", "parameters"),
+    ("family", "hidden", "depth", "parameters"),
     [
-        ("text", 768, 12, 139140096),
+        ("mdlm", 768, 12, 139140096),
+        ("sedd", 768, 12, 169454592),
         ("code", 768, 12, 100936704),
-        ("image", 1024, 24, 457466880),
-        ("audio", 512, 16, 67309568),
+        ("dit", 1024, 24, 457466880),
+        ("vae", 512, 4, 83587920),
+        ("wavegrad", 512, 16, 67309568),
     ],
 )
-def test_full_models_have_all_layers(modality, hidden, depth, parameters):
-    full, small = synthetic_model(modality, "full"), synthetic_model(modality)
-    blocks = {name.split(".")[1] for name in (layer.name for layer in full) if ".0." in name or
-              name.split(".")[0] in ("blocks", "layers")}  # fmt: skip
+def test_full_models_have_all_layers(family, hidden, depth, parameters):
+    full, small = synthetic_model(family, "full"), synthetic_model(family)
+    inside = [layer.name.removeprefix("decoder.").split(".") for layer in full]
+    blocks = {name[1] for name in inside if name[0] in ("blocks", "layers", "up")}
     assert len(blocks) == depth
     assert any(layer.shape[:2] == (hidden, hidden) for layer in full)
     assert sum(prod(layer.shape) for layer in full) == parameters
+    assert len({layer.name for layer in full}) == len(full)
     assert {layer.name for layer in small} < {layer.name for layer in full}
     assert {layer.shape[-1] for layer in small} == {layer.shape[-1] for layer in full}
+
+
+def test_the_autoencoder_has_the_published_number_of_parameters():
+    """Stable Diffusion's has 83,653,863, with biases and the gains and biases of its norms."""
+    total = 0
+    for layer in synthetic_model("vae", "full"):
+        name = layer.name.split(".")[-1]
+        total += prod(layer.shape) + layer.shape[0]
+        if name in ("conv1", "conv2", "conv_out", "q"):  # a norm before each, shared by q, k and v
+            total += 2 * layer.shape[1]
+    assert total == 83_653_863
+
+
+def test_parameters_are_those_of_the_published_sizes():
+    """DiT-L/2 has 458 million (Peebles and Xie 2023, table 4); biases are not drawn."""
+    assert round(sum(prod(layer.shape) for layer in synthetic_model("dit", "full")) / 1e6) == 457
 
 
 def test_modalities_differ_in_their_layers():
@@ -96,17 +116,28 @@ def test_modalities_differ_in_their_layers():
     names = {m: {layer.name for layer in synthetic_model(m)} for m in MODALITIES}
     assert not names["text"] & names["code"]
     assert {model.modality for model in FAMILIES.values()} == set(MODALITIES)
+    modalities = {name: family.modality for name, family in FAMILIES.items()}
+    assert modalities == {
+        "mdlm": "text",
+        "sedd": "text",
+        "code": "code",
+        "dit": "image",
+        "vae": "image",
+        "wavegrad": "audio",
+    }
+    defaults = {modality: synthetic_model(modality).subject.family for modality in MODALITIES}
+    assert defaults == {"text": "mdlm", "code": "code", "image": "dit", "audio": "wavegrad"}
 
 
 def test_a_weight_depends_on_seed_family_and_name_alone():
     layer = next(iter(synthetic_model("audio", seed=3)))
     assert np.array_equal(layer.weight, layer.weight)
-    same = SyntheticLayer(layer.name, layer.shape, layer.kind, "wavegrad", 3)
+    same = replace(layer, kept=False, inputs=None)
     assert np.array_equal(layer.weight, same.weight)
     for other in (
-        SyntheticLayer(layer.name, layer.shape, layer.kind, "wavegrad", 4),
-        SyntheticLayer(layer.name, layer.shape, layer.kind, "dit", 3),
-        SyntheticLayer("other", layer.shape, layer.kind, "wavegrad", 3),
+        replace(layer, seed=4),
+        replace(layer, family="dit"),
+        replace(layer, name="other"),
     ):
         assert not np.array_equal(layer.weight, other.weight)
 
@@ -120,7 +151,7 @@ def test_weights_are_read_only():
 
 def test_unknown_names_are_refused():
     with pytest.raises(
-        OptionError, match="unknown model family 'llama'; known are mdlm, code, dit"
+        OptionError, match="unknown model family 'llama'; known are mdlm, sedd, code, dit, vae"
     ):
         synthetic_model("llama")
     with pytest.raises(OptionError, match="scale='big' is not 'small' or 'full'"):

@@ -110,4 +110,4 @@ def test_a_failing_model_names_the_tensors_and_the_seed():
     assert "expected >= 0.99, margin -0." in lines[1]
     assert lines[2].startswith("  worst rows: ")
     assert lines[3].startswith("  would pass with cosine=0.8")
-    assert lines[-2:] == ["and 8 more tensors", "seed 11"]
+    assert lines[-2:] == ["and 3 more tensors", "seed 11"]

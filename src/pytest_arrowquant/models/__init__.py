@@ -8,11 +8,12 @@ from typing import Literal
 from ..errors import OptionError
 from ..subject import Subject
 from ..vocabulary import MODALITIES
-from .audio import wavegrad
 from .code import code_diffusion
-from .draw import SyntheticLayer
-from .image import dit
-from .text import mdlm
+from .dit import dit
+from .layer import SyntheticLayer
+from .text import mdlm, sedd
+from .vae import small_vae, vae
+from .wavegrad import wavegrad
 
 Scale = Literal["small", "full"]
 SMALL_VOCABULARY = 2048
@@ -27,19 +28,26 @@ class Family:
     full: Callable[[], Iterable[SyntheticLayer]]
 
 
-FAMILIES = {
-    "mdlm": Family("text", partial(mdlm, 2, SMALL_VOCABULARY), partial(mdlm, 12)),
+FAMILIES = {  # the first of a modality is its default
+    "mdlm": Family("text", partial(mdlm, (0,), SMALL_VOCABULARY), partial(mdlm, range(12))),
+    "sedd": Family("text", partial(sedd, (0,), SMALL_VOCABULARY), partial(sedd, range(12))),
     "code": Family(
-        "code", partial(code_diffusion, 2, SMALL_VOCABULARY), partial(code_diffusion, 12)
+        "code",
+        partial(code_diffusion, (0,), SMALL_VOCABULARY),
+        partial(code_diffusion, range(12)),
     ),
-    "dit": Family("image", partial(dit, 1), partial(dit, 24)),
-    "wavegrad": Family("audio", partial(wavegrad, 2), partial(wavegrad, 16)),
+    "dit": Family("image", partial(dit, (12,)), partial(dit, range(24))),  # a block of the middle
+    "vae": Family("image", small_vae, vae),
+    "wavegrad": Family("audio", partial(wavegrad, (1,)), partial(wavegrad, range(16))),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class SyntheticModel:
-    """A seeded model: iterate over its layers, each with `.name`, `.shape` and `.weight`."""
+    """A seeded model: iterate over its layers.
+
+    Each has `.name`, `.shape`, `.weight`, and its inputs `.calibration` and `.held_out`.
+    """
 
     subject: Subject
     layers: tuple[SyntheticLayer, ...]

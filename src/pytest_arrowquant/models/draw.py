@@ -9,9 +9,7 @@ measured on trained models of that kind (0.96 to 1.20 over attention, MLP and em
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
-from zlib import crc32
 
 import numpy as np
 
@@ -49,51 +47,22 @@ KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class SyntheticLayer:
-    """One layer of a synthetic model; its weight is drawn when it is asked for.
+def channel_order(shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+    """The input channels in the order in which they become outliers, the weight's first.
 
-    The draw depends on the seed, the family and the layer's own name alone, so that a model may
-    be cut, reordered or drawn by several processes.
+    The first thing that a weight's generator draws, so that inputs can have their own outliers
+    elsewhere: the two are seen in different channels (Wu et al. 2024, PTQ4DiT).
     """
-
-    name: str
-    shape: tuple[int, ...]
-    kind: str
-    family: str = ""
-    seed: int = 0
-    kept: bool = False
-
-    @property
-    def weight(self) -> Array:
-        """The values: float32, read-only, rows are output channels.
-
-        Drawn anew each time, unless `kept`: layers of a small model are asked for again by every
-        width and quantizer.
-        """
-        return _kept(self) if self.kept else self.drawn()
-
-    def drawn(self) -> Array:
-        """The values, drawn now."""
-        key = crc32(f"{self.family}/{self.name}".encode())
-        generator = np.random.Generator(np.random.SFC64(np.random.SeedSequence([self.seed, key])))
-        weight = draw(self.shape, KINDS[self.kind], generator)
-        weight.setflags(write=False)
-        return weight
-
-
-@lru_cache(maxsize=20)  # a small model has fewer layers
-def _kept(layer: SyntheticLayer) -> Array:
-    return layer.drawn()
+    return generator.permutation(shape[1])
 
 
 def draw(shape: tuple[int, ...], kind: Kind, generator: np.random.Generator) -> Array:
     """A weight of this kind, float32, of two dimensions or more."""
     rows, channels, window = shape[0], shape[1], prod(shape[2:])
+    outliers = channel_order(shape, generator)[: round(kind.outlier_share * channels)]
     weight = _student_t((rows, channels * window), kind.nu, generator)
     row_scales = np.exp(kind.row_spread * generator.standard_normal(rows))
     channel_scales = np.exp(kind.column_spread * generator.standard_normal(channels))
-    outliers = generator.permutation(channels)[: round(kind.outlier_share * channels)]
     channel_scales[outliers] *= kind.outlier_gain
     sigma = generator.uniform(0.7, 1.4) * kind.damping / (channels * window) ** 0.5
     weight *= (sigma * row_scales[:, None]).astype(np.float32)
