@@ -15,21 +15,26 @@ TESTS = Path(__file__).parents[1] / "tests"
 sys.path.insert(0, str(TESTS))
 
 from faults import FAULTS, int8_as_int2  # noqa: E402
-from pytest_arrowquant import Mse, Rtn  # noqa: E402
+from pytest_arrowquant import Hqq, Mse, R2q, Rtn  # noqa: E402
 from pytest_arrowquant.checkpoints import SafetensorsFile  # noqa: E402
 from pytest_arrowquant.examine import TensorResult, examine  # noqa: E402
 from pytest_arrowquant.expectation import expect  # noqa: E402
 from pytest_arrowquant.models.draw import KINDS, draw  # noqa: E402
+from pytest_arrowquant.quantizers import COMPACT  # noqa: E402
 from pytest_arrowquant.vocabulary import WIDTHS  # noqa: E402
 
 SHAPE = (256, 512)
+SIZES = (16, 32, 64, 128, "channel")
 ZEROS = ("none", "integer", "float")
-HONEST = [
-    Quantizer(size, zero)
-    for Quantizer in (Rtn, Mse)
-    for zero in ZEROS
-    for size in (16, 32, 64, 128, "channel")
-]
+HONEST = [Quantizer(size, zero) for Quantizer in (Rtn, Mse) for zero in ZEROS for size in SIZES]
+
+
+def honest(bits):
+    """All that are honest at this width; those of HONEST are broken on purpose as well."""
+    others = [Hqq(size) for size in SIZES] + [COMPACT[bits]]
+    if bits in R2q.bits:
+        others += [R2q(size, mean=mean) for size in SIZES for mean in (False, True)]
+    return HONEST + others
 
 
 class Declared:
@@ -70,7 +75,7 @@ def false_alarms(weights):
     held, alarms, closest, named = Counter(), Counter(), {}, Counter()
     for name, weight in weights.items():
         for bits in WIDTHS:
-            for quantizer in HONEST:
+            for quantizer in honest(bits):
                 q = quantizer.quantize(weight, bits)
                 for restored in (q, q.dequantize()):
                     for outcome in judged(weight, restored, bits).outcomes:
@@ -79,7 +84,7 @@ def false_alarms(weights):
                         held[key] += 1
                         if not outcome.passed:
                             alarms[key] += 1
-                            named[(*key, quantizer.name, quantizer.zero, name)] += 1
+                            named[(*key, quantizer.name, q.scheme.zero, name)] += 1
                         if finding.margin < closest.get(key, (np.inf,))[0]:
                             closest[key] = (finding.margin, finding.value, finding.bound, name)
     print("| guard | bits | held | alarms | nearest to its bound | bound there | on |")

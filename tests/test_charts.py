@@ -1,15 +1,19 @@
 """The charts: of made-up records, whose numbers are plausible and nothing more."""
 
 import random
+from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import matplotlib
+import matplotlib.style
 import pytest
 from matplotlib import image
 
+from pytest_arrowquant.report.chart_parts import STYLE, entry_of
 from pytest_arrowquant.report.charts import write_charts
+from pytest_arrowquant.report.gain_chart import optimization_gain
 
 Plain = dict[str, Any]
 
@@ -19,6 +23,7 @@ NAMES = (
     "accuracy_compression_tradeoff",
     "layers",
 )
+GAIN = "optimization_gain"
 TARGETS = {2: 0.70, 4: 0.90, 8: 0.95}
 SQNR_DB = {2: 7.5, 3: 14.0, 4: 20.0, 8: 44.5}
 LAYERS = ("blocks.0.attn.qkv.weight", "blocks.3.mlp.fc1.weight", "final.proj.weight")
@@ -213,6 +218,83 @@ def broken_checkpoint() -> list[Plain]:
     return records
 
 
+RECIPES = {  # its quantizer, what it adds, dB gained at 8-bit and at 4-bit activations
+    "baseline": ("rtn", [], 0.0, 0.0),
+    "time_aware": ("rtn", ["time_aware"], 0.4, 3.0),
+    "spatial": ("rtn", ["spatial"], 1.2, 2.5),
+    "all": ("rtn", ["spatial", "time_aware"], 1.5, 5.0),
+    "recommended": ("gptq", ["spatial", "time_aware"], 4.5, 6.5),
+    "q_dit": ("gptq", [], 3.5, 7.0),
+}
+FAMILIES = {"mdlm": "text", "sedd": "text", "code": "code", "dit": "image", "vae": "image",
+            "wavegrad": "audio"}  # fmt: skip
+PAIRS = ((2, 8), (4, 8), (8, 8), (4, 4))
+
+
+def comparison_record(family: str, recipe: str, widths: tuple[int, int], gain: float) -> Plain:
+    """A record of the comparison: SQNR falls with the narrower of its two widths."""
+    quantizer, optimizations, *_ = RECIPES[recipe]
+    pair = f"w{widths[0]}a{widths[1]}"
+    output_sqnr_db = {"w2a8": 6.0, "w4a8": 17.0, "w8a8": 27.0, "w4a4": 9.0}[pair] + gain
+    subject = {"kind": "synthetic", "modality": FAMILIES[family], "family": family}
+    record = record_of(f"{family}-{pair}-{recipe}", subject, widths[0], quantizer,
+                       SQNR_DB[widths[0]], 24, LAYERS)  # fmt: skip
+    baseline = recipe == "baseline"
+    return {
+        **record,
+        "nodeid": f"suite/test_optimization.py::test_recipes[{family}]",
+        "recipe": recipe,
+        "activations": {"bits": widths[1], "range": "static", "groups": 1},
+        "asserted": recipe in ("baseline", "recommended"),
+        "optimizations": optimizations,
+        "metrics": record["metrics"] | {
+            "output_sqnr_db": output_sqnr_db,
+            "output_cosine": cosine_of(output_sqnr_db),
+            "bits_per_weight": widths[0] + (0.5 if recipe == "q_dit" else 0.25),
+        },
+        "improvement": None if baseline else {
+            "over": f"{family}-{pair}-baseline", "sqnr_db": gain,
+            "cosine": cosine_of(output_sqnr_db) - cosine_of(output_sqnr_db - gain),
+        },
+    }  # fmt: skip
+
+
+def comparison_records(
+    families: Iterable[str] = FAMILIES, pairs: tuple[tuple[int, int], ...] = PAIRS
+) -> list[Plain]:
+    """A record a family, pair of widths and recipe; most recipes gain something, some lose."""
+    draw = random.Random("comparison")
+    records = []
+    for family, widths, recipe in product(families, pairs, RECIPES):
+        expected = RECIPES[recipe][3 if widths[1] == 4 else 2]
+        gain = 0.0 if recipe == "baseline" else expected + draw.gauss(0, 0.8)
+        records.append(comparison_record(family, recipe, widths, gain))
+    return records
+
+
+def flawed_comparison() -> list[Plain]:
+    """Five families; two records miss a bound, one is missing, one is exact."""
+    records = comparison_records(list(FAMILIES)[1:])
+    named = {record["name"]: record for record in records}
+    named["sedd-w2a8-recommended"]["passed"] = False
+    named["code-w4a4-time_aware"]["passed"] = False
+    exact = named["vae-w8a8-all"]
+    exact["metrics"] |= {"output_sqnr_db": None, "output_cosine": 1.0}
+    exact["improvement"]["sqnr_db"] = None
+    records.remove(named["dit-w4a8-spatial"])
+    return records
+
+
+COMPARISONS = {
+    "six families": comparison_records,
+    "flawed": flawed_comparison,
+    "one family": lambda: comparison_records(["dit"]),
+    "one width": lambda: comparison_records(["code", "mdlm"], ((4, 8),)),
+    "no comparator": lambda: [r for r in comparison_records() if r["recipe"] != "q_dit"],
+    "loss alone": lambda: [comparison_record("vae", recipe, (2, 8), gain)
+                           for recipe, gain in (("baseline", 0.0), ("spatial", -31.25))],
+    "beside the suite": lambda: [*flawed_records(), *comparison_records(["vae"])],
+}  # fmt: skip
 CASES = {
     "suite": flawed_records,
     "checkpoint": broken_checkpoint,
@@ -227,6 +309,16 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The charts of every case, each in a folder of its own."""
     found = {}
     for case, records in CASES.items():
+        found[case] = tmp_path_factory.mktemp("charts")
+        write_charts(records(), found[case])
+    return found
+
+
+@pytest.fixture(scope="module")
+def comparisons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The charts of every comparison, each in a folder of its own."""
+    found = {}
+    for case, records in COMPARISONS.items():
         found[case] = tmp_path_factory.mktemp("charts")
         write_charts(records(), found[case])
     return found
@@ -264,15 +356,24 @@ def test_the_settings_of_matplotlib_stay(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("case", CASES)
 def test_every_chart_is_a_picture(folders: dict[str, Path], case: str, name: str) -> None:
-    png = image.imread(folders[case] / f"{name}.png")
+    check_picture(folders[case], name)
+
+
+@pytest.mark.parametrize("case", COMPARISONS)
+def test_the_chart_of_a_comparison_is_a_picture(comparisons: dict[str, Path], case: str) -> None:
+    check_picture(comparisons[case], GAIN)
+
+
+def check_picture(folder: Path, name: str) -> None:
+    png = image.imread(folder / f"{name}.png")
     assert png.shape[0] > 300
     assert png.shape[1] > 1000
     assert png.min() < 0.3  # text
     edges = [png[:8], png[-8:], png[:, :8], png[:, -8:]]
     assert all((edge == 1).all() for edge in edges), "something reaches the edge: is it cut off?"
-    assert words(folders[case], name)
-    assert b"Software" not in (folders[case] / f"{name}.png").read_bytes()
-    assert "<dc:date>" not in (folders[case] / f"{name}.svg").read_text(encoding="utf-8")
+    assert words(folder, name)
+    assert b"Software" not in (folder / f"{name}.png").read_bytes()
+    assert "<dc:date>" not in (folder / f"{name}.svg").read_text(encoding="utf-8")
 
 
 def test_accuracy_by_bit_width(folders: dict[str, Path]) -> None:
@@ -349,3 +450,84 @@ def test_names_of_any_kind(folders: dict[str, Path]) -> None:
     found = words(folders["user"], "accuracy_by_bit_width")
     assert {"cost $a$ or $b", r"\u65e5\u672c-int4", r"two\nlines", "_private"} <= {*found}
     assert {"3 bits", "width not given", "1"} <= {*found}
+
+
+def test_the_gain_is_drawn_only_of_a_comparison(
+    folders: dict[str, Path], comparisons: dict[str, Path], tmp_path: Path
+) -> None:
+    files = [f"{GAIN}.png", f"{GAIN}.svg"]
+    for folder in folders.values():
+        assert len([*folder.iterdir()]) == 2 * len(NAMES)
+        assert not (folder / files[0]).exists()
+    assert sorted(path.name for path in comparisons["flawed"].iterdir()) == files
+    baselines = [r for r in comparison_records() if r["recipe"] == "baseline"]
+    assert write_charts(baselines, tmp_path) == []
+
+
+def test_the_other_charts_leave_a_comparison_out(
+    folders: dict[str, Path], comparisons: dict[str, Path]
+) -> None:
+    """They are, byte for byte, those of the same records without it."""
+    for name in (f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")):
+        beside = (comparisons["beside the suite"] / name).read_bytes()
+        assert beside == (folders["suite"] / name).read_bytes(), name
+
+
+def test_a_chart_of_an_earlier_run_is_removed(tmp_path: Path) -> None:
+    write_charts(comparison_records(["vae"], ((4, 8),)), tmp_path)
+    (tmp_path / "mine.png").write_bytes(b"")
+    paths = write_charts(user_records()[:1], tmp_path)
+    assert {*tmp_path.iterdir()} == {*paths, tmp_path / "mine.png"}
+
+
+def test_optimization_gain(comparisons: dict[str, Path]) -> None:
+    found = words(comparisons["flawed"], GAIN)
+    assert [text for text in found if text in FAMILIES] == list(FAMILIES)[1:]
+    assert [text for text in found if text[0] == "W"] == ["W2A8", "W4A8", "W8A8", "W4A4"]
+    rows = ["time_aware", "spatial", "all", "recommended", "q_dit", "(comparator)"]
+    assert [text for text in found if text in rows] == 2 * rows  # in the left panels
+    assert {"gain, dB", "no gain", "misses a bound", "1 record without a gain: not drawn."} <= {
+        *found
+    }
+    gains = [r["improvement"]["sqnr_db"] for r in flawed_comparison() if r["improvement"]]
+    losses = [f"{gain:.2f}" for gain in gains if gain is not None and round(gain, 2) <= 0]
+    assert len(losses) > 2
+    figures = [text for text in found if text.count(".") == 1 and text[0] == "-"]
+    assert sorted(figures) == sorted(losses)
+    assert [text for text in found if text.endswith("bits")] == 5 * ["+0.25 bits"]  # q_dit's
+
+
+def markers(folder: Path) -> list[str]:
+    """The dots of the chart of one family and pair of widths, from the top: how each is filled."""
+    root = ElementTree.parse(folder / f"{GAIN}.svg").getroot()
+    uses = root.iter("{http://www.w3.org/2000/svg}use")
+    return [use.attrib["style"] for use in uses if "fill:" in use.attrib["style"]]
+
+
+def test_what_gains_nothing_is_hollow_and_what_misses_a_bound_has_a_rim(tmp_path: Path) -> None:
+    gains = {"time_aware": 1.0, "spatial": -0.5, "all": 0.001, "recommended": 2.0}
+    records = [comparison_record("vae", recipe, (4, 8), gain) for recipe, gain in gains.items()]
+    records[-1]["passed"] = False
+    write_charts(records, tmp_path)
+    dots = markers(tmp_path)[:4]
+    assert ["fill: #ffffff" in dot for dot in dots] == [False, True, True, False]
+    assert ["#d55e00" in dot for dot in dots] == [False, False, False, True]
+    assert {"-0.50", "+0.00"} <= {*words(tmp_path, GAIN)}
+
+
+@pytest.mark.parametrize("case", ["flawed", "loss alone"])
+def test_the_figures_of_losses_stay_in_their_panel(case: str) -> None:
+    with matplotlib.style.context(["default", STYLE]):
+        figure = optimization_gain([entry_of(r) for r in COMPARISONS[case]() if r["recipe"]])
+        figure.canvas.draw()
+    losses = [(axes, text) for axes in figure.axes for text in axes.texts if "-" in text.get_text()]
+    assert losses
+    for axes, text in losses:
+        assert text.get_window_extent().x0 > axes.get_window_extent().x0
+
+
+def test_of_several_attempts_the_last_is_drawn(tmp_path: Path) -> None:
+    records = [comparison_record("vae", "spatial", (4, 8), gain) for gain in (-1.0, -2.0)]
+    records[1]["attempt"] = 1
+    write_charts(records, tmp_path)
+    assert [text for text in words(tmp_path, GAIN) if text[0] == "-"] == ["-2.00"]

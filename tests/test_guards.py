@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 
 from faults import FAULTS, int8_as_int2
-from pytest_arrowquant import AccuracyFailure, Mse, Rtn, TensorError, quantize
+from pytest_arrowquant import AccuracyFailure, Gptq, Mse, Rtn, TensorError, quantize
 from pytest_arrowquant.accuracy import Accuracy
+from pytest_arrowquant.case import Finding
 from pytest_arrowquant.checkpoints import SafetensorsFile
+from pytest_arrowquant.examine import examine
+from pytest_arrowquant.expectation import expect
+from pytest_arrowquant.metrics import deviation
 from pytest_arrowquant.models.draw import KINDS, draw
 from pytest_arrowquant.scheme import Scheme
 from pytest_arrowquant.tensor import QuantizedTensor
@@ -178,6 +182,43 @@ def test_no_false_alarm_by_outputs(quantizer, bits, tokens, mean):
     q = quantizer.quantize(w, bits)
     for restored in (q, q.dequantize()):
         Accuracy([]).check(w, restored, bits=bits, inputs=x, judge="outputs")
+
+
+def gain_of_outputs(rows: int, directions: int, bits: int, scale: float, seed: int) -> Finding:
+    """Of inputs in a few directions; as where they are rounded too, and nothing is excused."""
+    generator = np.random.default_rng(seed)
+    w = generator.standard_normal((rows, 256)).astype(np.float32)
+    x = generator.standard_normal((500, directions)) @ generator.standard_normal((directions, 256))
+    restored = Rtn().quantize(w, bits).dequantize()
+    outputs = deviation(w.astype(np.float64) @ x.T, scale * restored.astype(np.float64) @ x.T)
+    held = expect({"bits": bits, "judge": "outputs"}, {}, {}, None, "test")
+    result = examine("w", w, restored, held, None, None, outputs)
+    return next(o.finding for o in result.outcomes if o.finding.metric == "gain")
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_the_gain_of_alike_outputs_accuses_nobody(bits):
+    """Along one direction the errors of a row move its outputs together."""
+    assert all(gain_of_outputs(32, 1, bits, 1.0, seed).passed for seed in range(20))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_gain_of_alike_outputs_shows_a_wrong_scale(bits):
+    assert not any(gain_of_outputs(256, 3, bits, 1.05, seed).passed for seed in range(20))
+
+
+def test_gptq_may_give_up_rows_of_weights_at_two_bits():
+    generator = np.random.default_rng(0)
+    w = generator.standard_t(5, (64, 128)).astype(np.float32)
+    x = (generator.standard_normal((512, 128)) * np.geomspace(1, 1e-2, 128)).astype(np.float32)
+    x = x @ np.linalg.qr(generator.standard_normal((128, 128)))[0].astype(np.float32)
+    q = Gptq(Rtn("channel")).quantize(w, 2, x)
+    metrics = Accuracy([]).measure(w, q, bits=2, inputs=x, judge="outputs")
+    assert metrics.row_sqnr_db_min < 0
+    assert metrics.output_cosine > 0.96
+    Accuracy([]).check(w, q, bits=2, inputs=x, judge="outputs")
+    with pytest.raises(AccuracyFailure, match="row_sqnr_db -"):
+        Accuracy([]).check(w, q, bits=2)
 
 
 @pytest.mark.parametrize("group_size", [32, 64, 128])

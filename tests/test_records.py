@@ -27,6 +27,28 @@ def test_a_record_survives_json():
     assert plain["metrics"]["compression_ratio"] == 32 * 128 * 4 / (32 * 64 + 32 * 2 * 4)
 
 
+def test_a_record_of_an_older_report_takes_defaults():
+    plain = record_of(Rtn().quantize(W, 4), name="w").to_json()
+    assert list(plain)[7:12] == ["optimizations", "recipe", "activations", "asserted", "metrics"]
+    older = {key: value for key, value in plain.items()
+             if key not in ("recipe", "activations", "asserted")}  # fmt: skip
+    record = AccuracyRecord.from_json(older)
+    assert (record.recipe, record.activations, record.asserted) == (None, None, True)
+    assert record.to_json() == plain | {"asserted": True}
+
+
+def test_what_is_measured_is_not_asserted_and_what_is_checked_is():
+    records: list[AccuracyRecord] = []
+    accuracy = Accuracy(records)
+    restored = Rtn().quantize(W, 4)
+    accuracy.check(W, restored)
+    accuracy.measure(W, restored)
+    accuracy.check_model(synthetic_model("audio"), Rtn(), bits=8)
+    with pytest.raises(AccuracyFailure):
+        accuracy.check(W, restored, cosine=0.9999)
+    assert [record.asserted for record in records] == [True, False, True, True]
+
+
 def test_infinite_values_are_null_with_a_note():
     record = record_of(W.copy(), bits=8)
     assert record.metrics["sqnr_db"] is None

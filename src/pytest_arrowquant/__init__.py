@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     )
     from .metrics import Metrics, measure
     from .models import synthetic_model
-    from .quantizers import QUANTIZERS, Gptq, Mse, Rtn
+    from .planning import Choice, Plan, plan
+    from .quantizers import QUANTIZERS, Gptq, Hqq, Mse, R2q, Rtn
     from .records import AccuracyRecord
     from .report.json_file import load_report
     from .scheme import Scheme
@@ -33,12 +34,16 @@ _HOMES = {
     "ArrowQuantError": "errors",
     "Calibration": "calibration",
     "CheckpointError": "errors",
+    "Choice": "planning",
     "Gptq": "quantizers",
+    "Hqq": "quantizers",
     "Metrics": "metrics",
     "Mse": "quantizers",
     "OptionError": "errors",
+    "Plan": "planning",
     "QUANTIZERS": "quantizers",
     "QuantizedTensor": "tensor",
+    "R2q": "quantizers",
     "Rtn": "quantizers",
     "Scheme": "scheme",
     "SchemeError": "errors",
@@ -46,6 +51,7 @@ _HOMES = {
     "TensorError": "errors",
     "load_report": "report.json_file",
     "measure": "metrics",
+    "plan": "planning",
     "quantize": "tensor",
     "synthetic_model": "models",
 }
@@ -58,11 +64,15 @@ __all__ = [
     "ArrowQuantError",
     "Calibration",
     "CheckpointError",
+    "Choice",
     "Gptq",
+    "Hqq",
     "Metrics",
     "Mse",
     "OptionError",
+    "Plan",
     "QuantizedTensor",
+    "R2q",
     "Rtn",
     "Scheme",
     "SchemeError",
@@ -70,6 +80,7 @@ __all__ = [
     "TensorError",
     "load_report",
     "measure",
+    "plan",
     "quantize",
     "synthetic_model",
 ]

@@ -1,20 +1,29 @@
 """The object behind the `arrowquant` fixture: measures, records and asserts."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
 from . import messages
+from .comparison import compare, records_of_rows, rows_of
 from .errors import AccuracyFailure, ArrowQuantError, TargetError
 from .examine import examine
 from .expectation import expect, validated
 from .metrics import Metrics
-from .model_pass import Pass, benchmark_seconds, scheme_json, timing
+from .model_pass import Pass, benchmark_seconds, timing
 from .quantizers import Quantizer
-from .records import AccuracyRecord, Plain, pooled, record_of, require_plain
+from .records import (
+    AccuracyRecord,
+    Plain,
+    pooled,
+    quantizer_json,
+    record_of,
+    require_plain,
+    scheme_json,
+)
 from .scheme import Scheme
 from .subject import Model, Subject
+from .vocabulary import WIDTHS
 
 EXTRA_INFO = ("cosine", "sqnr_db", "row_sqnr_db_min", "bits_per_weight", "compression_ratio")
 
@@ -86,9 +95,11 @@ class Accuracy:
         """As check(), but asserts nothing: the record alone says whether it passed."""
         __tracebackhide__ = True
         keywords = {"bits": bits, "judge": judge, **targets}
-        return self._one(
+        metrics, _ = self._one(
             "arrowquant.measure()", reference, restored, name, inputs, nbytes, keywords
-        )[0]
+        )
+        self.records[-1].asserted = False
+        return metrics
 
     def check_model(
         self,
@@ -116,6 +127,38 @@ class Accuracy:
             raise AccuracyFailure(failure)
         return metrics
 
+    def check_recipes(
+        self, model: Model, widths: Sequence[int] = WIDTHS, most_outputs: int | None = None
+    ) -> None:
+        """Record every recipe for the model at each pair of widths, and assert what is ours.
+
+        widths: of weights. most_outputs: how many output channels of a layer are looked at. One
+        record a recipe and pair, each with its gain over the baseline of its pair. Judged by
+        held-out outputs of quantized weights and activations.
+        """
+        __tracebackhide__ = True
+        source = "arrowquant.check_recipes()"
+        held = {
+            bits: expect(
+                {"bits": bits, "judge": "outputs"}, self.marker, self.project, None, source
+            )
+            for bits in widths
+        }
+        rows = rows_of(model.subject, held)
+        compare(model, rows, most_outputs)
+        records = records_of_rows(model.subject, rows)
+        for record in records:
+            self._keep(record)
+        self.asserted = True
+        seed = self.seed if model.subject.kind == "synthetic" else None
+        failures = [
+            f"{record.name}\n{said}"
+            for row, record in zip(rows, records, strict=True)
+            if record.asserted and (said := messages.failure(row.results, row.expectation, seed))
+        ]
+        if failures:
+            raise AccuracyFailure("\n".join(failures))
+
     def _model(
         self, model: Model, quantizer: Quantizer, name: str, benchmark: Any, keywords: Plain
     ) -> tuple[Metrics, str]:
@@ -128,7 +171,7 @@ class Accuracy:
         work = Pass(model, quantizer, expectation)
         work.run(benchmark)
         record = record_of(name, model.subject, work.results, expectation)
-        record.quantizer = {"name": quantizer.name, "options": _options(quantizer)}
+        record.quantizer = quantizer_json(quantizer)
         record.scheme = work.scheme
         record.timing = work.timing(benchmark)
         self._keep(record)
@@ -183,10 +226,6 @@ class Accuracy:
                 **{key: record.metrics[key] for key in EXTRA_INFO},
                 "passed": record.passed,
             }
-
-
-def _options(quantizer: object) -> Plain:
-    return asdict(quantizer) if is_dataclass(quantizer) and not isinstance(quantizer, type) else {}
 
 
 def _unused(name: str, taken: Plain) -> str:

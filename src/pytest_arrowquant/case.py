@@ -44,7 +44,8 @@ class Finding:
 class Case:
     """What is known of one restored tensor.
 
-    reference: the weights as given. outputs: inputs @ weights.T, if inputs were given.
+    reference: the weights as given. outputs: inputs @ weights.T, if inputs were given, or outputs
+    that were made of quantized inputs.
     """
 
     reference: Array
@@ -70,9 +71,10 @@ class Case:
     def width(self) -> int | None:
         """The widest width of round-to-nearest not wider than what is judged; None without one.
 
-        None also where float64 weights leave the range of float32, in which it quantizes.
+        None also where float64 weights leave the range of float32, in which it quantizes, and
+        where outputs are judged that were made of quantized inputs, to which it is no floor.
         """
-        if self.weights.exponent:
+        if self.weights.exponent or (self.inputs is None and not self.by_weights):
             return None
         return max((width for width in WIDTHS if self.bits and width <= self.bits), default=None)
 
@@ -90,8 +92,9 @@ class Case:
         """What round-to-nearest makes of the same weights, judged in the same place."""
         assert self.width is not None
         restored = quantize(self.reference, Scheme(self.width, zero, group_size)).dequantize()
-        if self.by_weights or self.inputs is None:
+        if self.by_weights:
             return deviation(self.reference, restored)
+        assert self.inputs is not None
         return deviation(outputs_of(self.reference, self.inputs), outputs_of(restored, self.inputs))
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from math import inf
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from .case import Case
 from .errors import TensorError
 from .expectation import Expectation
 from .metrics import (
+    Deviation,
     Metrics,
     Sums,
     as_inputs,
@@ -24,6 +26,24 @@ from .scheme import Scheme
 from .targets import Outcome, findings, incomplete
 
 WORST_ROWS = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Restored:
+    """A quantized result with its values at hand, so that they are restored once."""
+
+    values: Any
+    nbytes: int | None
+    scheme: object
+
+    @classmethod
+    def of(cls, values: object, quantized: object) -> "Restored":
+        """The values with the size and scheme of what they were restored from, if it has any."""
+        return cls(values, stored_bytes(quantized), getattr(quantized, "scheme", None))
+
+    def dequantize(self) -> Any:
+        """The values."""
+        return self.values
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +84,13 @@ def examine(
     expectation: Expectation,
     inputs: object,
     nbytes: object,
+    outputs: Deviation | None = None,
 ) -> TensorResult:
-    """Hold one restored tensor to an expectation."""
+    """Hold one restored tensor to an expectation.
+
+    outputs: what the layer's outputs deviate by, where more than the weight was quantized; else
+    they are those of the restored weight on `inputs`.
+    """
     w = as_floating(reference, f"reference of {name!r}")
     require_finite(w, f"reference of {name!r}")
     if not w.size:
@@ -81,9 +106,10 @@ def examine(
         )
     weights = deviation(w, r)
     tokens = None if inputs is None else as_inputs(inputs, w)
-    if tokens is None and expectation.judge == "outputs":
+    if tokens is not None:
+        outputs = deviation(outputs_of(w, tokens), outputs_of(r, tokens))
+    elif outputs is None and expectation.judge == "outputs":
         raise TensorError("judge='outputs' needs inputs: pass inputs=, (tokens, input channels)")
-    outputs = None if tokens is None else deviation(outputs_of(w, tokens), outputs_of(r, tokens))
 
     scheme = getattr(restored, "scheme", None)
     known = scheme if isinstance(scheme, Scheme) else None

@@ -28,8 +28,13 @@ LEAST_CEILING = 1024  # weights
 CEILING_BITS = 4  # wider codes are as fine as the float16 weights they are made from
 
 
-def row_sqnr_db(case: Case) -> Finding:
-    """No row may be worse than that row set to zero; a zero row stays zero."""
+def row_sqnr_db(case: Case) -> Finding | None:
+    """No row may be worse than that row set to zero; a zero row stays zero.
+
+    Judged by outputs from 4 bits on: at 2 bits GPTQ gives up whole rows of weights, rightly.
+    """
+    if not (case.by_weights or case.fine):
+        return None
     sqnr_db = case.weights.row_sqnr_db
     row = int(np.argmin(sqnr_db))
     return Finding("row_sqnr_db", ">", 0.0, float(sqnr_db[row]), f"row {row}")
@@ -39,14 +44,25 @@ def gain(case: Case) -> Finding:
     """A wrong scale: the best multiple of the restored tensor is not itself.
 
     An unbiased error e takes it to <w, r> / <r, r> = 1 - (1 - cos^2), least squares to 1; by
-    chance it moves by sqrt((1 - cos^2) / weights).
+    chance it moves by sqrt((1 - cos^2) / weights). Outputs of alike inputs move together: there,
+    by the standard error of a ratio over the output channels, which are independent.
     """
     sums = case.judged.sums
     noise = max(0.0, 1 - sums.cosine**2)
-    chance = GAIN_SIGMAS * sqrt(noise / sums.weights)
+    chance = sqrt(noise / sums.weights)
+    if not case.by_weights:
+        chance = max(chance, _ratio_error(case.judged.row_sums, sums.gain))
+    chance *= GAIN_SIGMAS
     bound = GAIN_PER_NOISE * noise + GAIN_SLACK + chance
     finding = Finding("gain", "within", bound, sums.gain)
     return excused(case, finding, lambda nearest: abs(nearest.sums.gain - 1))
+
+
+def _ratio_error(row_sums: Array, gain: float) -> float:
+    """Standard error of sum <w, r> / sum <r, r> over rows."""
+    reference, restored, error = row_sums.T[:3]
+    residual = (reference + restored - error) / 2 - gain * restored
+    return float(np.sqrt(np.square(residual).sum()) / restored.sum()) if restored.any() else 0.0
 
 
 def row_gain(case: Case) -> Finding | None:

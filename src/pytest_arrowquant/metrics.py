@@ -44,6 +44,16 @@ class Sums:
         }
         return replace(Sums(**added), largest_error=max(self.largest_error, other.largest_error))
 
+    def of_unit_energy(self) -> "Sums":
+        """The sums as if the reference had energy 1, so that all that are added count alike."""
+        if self.reference_energy == 0:
+            return self
+        energies = {
+            name: getattr(self, name) / self.reference_energy
+            for name in ("reference_energy", "restored_energy", "error_energy")
+        }
+        return replace(self, **energies)
+
     @property
     def product(self) -> float:
         """<w, r>, from |w - r|^2 = |w|^2 + |r|^2 - 2 <w, r>; to 1e-16 of the larger energy."""

@@ -7,26 +7,38 @@ from typing import Any
 import numpy as np
 
 from .arrays import as_floating, require_finite
-from .examine import TensorResult, examine
+from .errors import TensorError
+from .examine import Restored, TensorResult, examine
 from .expectation import Expectation
-from .quantizers import Quantizer
-from .records import Plain
-from .scheme import Scheme
-from .subject import Model
+from .quantizers import Quantizer, needs_calibration
+from .records import Plain, scheme_json
+from .subject import Layer, Model, takes_inputs
 
 
 class Pass:
     """One pass over a model's layers, timed by pytest-benchmark where it is given."""
 
     def __init__(self, model: Model, quantizer: Quantizer, expectation: Expectation) -> None:
-        self.layers = iter(model)
-        self.count = len(model)
         self.quantizer = quantizer
+        self.calibrated = needs_calibration(quantizer)
+        self.layers = self._wanted(model)
+        self.count = sum(1 for _ in self._wanted(model))
         self.expectation = expectation
         self.results: list[TensorResult] = []
         self.scheme: Plain = {}
         self.dequantize_s = 0.0
         self.quantized: Any = None
+
+    def _wanted(self, model: Model) -> Iterator[Layer]:
+        """The layers; without those that are looked up instead of multiplied, for calibration."""
+        for layer in model:
+            if self.calibrated and not hasattr(layer, "held_out"):
+                raise TensorError(
+                    f"{self.quantizer.name} needs calibration, and tensor {layer.name!r} comes "
+                    "without the inputs of its layer"
+                )
+            if not self.calibrated or takes_inputs(layer):
+                yield layer
 
     def run(self, benchmark: Any) -> None:
         """Quantize, restore and examine every layer.
@@ -35,26 +47,26 @@ class Pass:
         before and brings the next. Where it is disabled it runs one round, and the rest follows
         untimed.
         """
-        assert self.expectation.bits is not None
-        warm = self.quantizer.quantize(np.ones((1, 64), np.float32), self.expectation.bits)
-        warm.dequantize()  # so that no timing pays for the compiler
+        self._quantize(np.ones((1, 64), np.float32), np.eye(64, dtype=np.float32))
+        self.quantized.dequantize()  # so that no timing pays for the compiler
         steps = self._steps()
         if benchmark is not None and self.count:
-            benchmark.pedantic(
-                self._quantize, setup=lambda: ((next(steps),), {}), rounds=self.count
-            )
-        for weight in steps:
-            self._quantize(weight)
+            benchmark.pedantic(self._quantize, setup=lambda: (next(steps), {}), rounds=self.count)
+        for step in steps:
+            self._quantize(*step)
 
-    def _quantize(self, weight: Any) -> None:
-        self.quantized = self.quantizer.quantize(weight, self.expectation.bits or 0)
+    def _quantize(self, weight: Any, *calibration: Any) -> None:
+        self.quantized = self.quantizer.quantize(
+            weight, self.expectation.bits or 0, *calibration[: self.calibrated]
+        )
 
-    def _steps(self) -> Iterator[Any]:
-        """Yields each weight, and examines what was made of it when the next is asked for."""
+    def _steps(self) -> Iterator[tuple[Any, ...]]:
+        """Yields what to quantize, and examines what was made of it when the next is asked for."""
         for layer in self.layers:
             weight = as_floating(layer.weight, f"tensor {layer.name!r}")
             require_finite(weight, f"tensor {layer.name!r}")
-            yield weight
+            fed = layer if self.calibrated and takes_inputs(layer) else None
+            yield (weight, fed.calibration) if fed else (weight,)
             start = time.perf_counter()
             restored = self.quantized.dequantize()
             self.dequantize_s += time.perf_counter() - start
@@ -63,9 +75,9 @@ class Pass:
                 examine(
                     layer.name,
                     weight,
-                    _Restored(restored, self.quantized),
+                    Restored.of(restored, self.quantized),
                     self.expectation,
-                    None,
+                    fed.held_out.inputs if fed else None,
                     None,
                 )
             )
@@ -78,18 +90,6 @@ class Pass:
             return None
         size = sum(result.sums.original_bytes for result in self.results)
         return timing(size, total, self.dequantize_s)
-
-
-class _Restored:
-    """A quantized result with its values at hand, so that they are restored once."""
-
-    def __init__(self, restored: Any, quantized: Any) -> None:
-        self._restored = restored
-        self.scheme = getattr(quantized, "scheme", None)
-        self.nbytes = getattr(quantized, "nbytes", None)
-
-    def dequantize(self) -> Any:
-        return self._restored
 
 
 def benchmark_seconds(benchmark: Any, statistic: str) -> float | None:
@@ -111,17 +111,4 @@ def timing(size: int, quantize_s: float | None, dequantize_s: float | None) -> P
         "dequantize_s": dequantize_s,
         "quantize_gb_s": rate(quantize_s),
         "dequantize_gb_s": rate(dequantize_s),
-    }
-
-
-def scheme_json(restored: object, bits: int | None) -> Plain:
-    """The scheme as the record has it; what the result does not say is None."""
-    scheme = getattr(restored, "scheme", None)
-    if not isinstance(scheme, Scheme):
-        return {"bits": bits, "group_size": None, "symmetric": None, "zero": None}
-    return {
-        "bits": scheme.bits,
-        "group_size": scheme.group_size,
-        "symmetric": scheme.symmetric,
-        "zero": scheme.zero,
     }

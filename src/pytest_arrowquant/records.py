@@ -1,7 +1,7 @@
 """AccuracyRecord: what one check found, as plain Python values that survive any transport."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from math import isfinite, prod
 from statistics import fmean, pstdev
 from typing import Any, Self
@@ -9,6 +9,7 @@ from typing import Any, Self
 from .examine import TensorResult
 from .expectation import Expectation
 from .metrics import Metrics, Sums
+from .scheme import Scheme
 from .subject import Subject
 from .targets import Verdict
 
@@ -24,6 +25,8 @@ class AccuracyRecord:
     """One check, in the fields of accuracy.json; every value is plain Python.
 
     nodeid, attempt and index say which test, which of its attempts and which of its checks.
+    recipe, activations and improvement are of the suite's comparison of recipes, else None;
+    asserted is False where no test fails on the record.
     """
 
     name: str
@@ -36,6 +39,9 @@ class AccuracyRecord:
     passed: bool
     notes: list[str]
     optimizations: list[str] = field(default_factory=list)
+    recipe: str | None = None
+    activations: Plain | None = None
+    asserted: bool = True
     improvement: Plain | None = None
     timing: Plain | None = None
     nodeid: str = ""
@@ -46,13 +52,13 @@ class AccuracyRecord:
         """The record as JSON holds it, in the order of the fields there."""
         plain = asdict(self)
         order = ("nodeid", "attempt", "index", "name", "subject", "quantizer", "scheme",
-                 "optimizations", "metrics", "improvement", "layers", "targets", "passed",
-                 "notes", "timing")  # fmt: skip
+                 "optimizations", "recipe", "activations", "asserted", "metrics", "improvement",
+                 "layers", "targets", "passed", "notes", "timing")  # fmt: skip
         return {key: plain[key] for key in order}
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Self:
-        """The record of a JSON object."""
+        """The record of a JSON object; fields that older reports lack take their defaults."""
         return cls(**plain)
 
 
@@ -119,17 +125,22 @@ def targets_json(verdict: Verdict) -> list[Plain]:
 
 
 def pooled(results: Sequence[TensorResult]) -> Metrics:
-    """The metrics of all tensors together; none where one of them is not whole."""
+    """The metrics of all tensors together; none where one of them is not whole.
+
+    Outputs of different layers have no common unit: there, every layer counts alike.
+    """
     if any(result.problem for result in results) or not results:
         return Metrics()
     sizes = [result.nbytes for result in results]
-    outputs = [result.outputs for result in results]
+    outputs = [result.outputs for result in results if result.outputs]
+    if len(results) > 1:
+        outputs = [part.of_unit_energy() for part in outputs]
     return Metrics.of(
         sum((result.sums for result in results), Sums()),
         min(result.row_cosine_min for result in results),
         min(result.row_sqnr_db_min for result in results),
         None if None in sizes else sum(size or 0 for size in sizes),
-        None if None in outputs else sum((part for part in outputs if part), Sums()),
+        sum(outputs, Sums()) if len(outputs) == len(results) else None,
     )
 
 
@@ -185,4 +196,23 @@ def _layers(results: Sequence[TensorResult]) -> Plain:
             }
             for result in worst
         ],
+    }
+
+
+def quantizer_json(quantizer: Any) -> Plain:
+    """The name of a quantizer, and its options where it is a dataclass of them."""
+    is_instance = is_dataclass(quantizer) and not isinstance(quantizer, type)
+    return {"name": quantizer.name, "options": asdict(quantizer) if is_instance else {}}
+
+
+def scheme_json(restored: object, bits: int | None) -> Plain:
+    """The scheme as the record has it; what the result does not say is None."""
+    scheme = getattr(restored, "scheme", None)
+    if not isinstance(scheme, Scheme):
+        return {"bits": bits, "group_size": None, "symmetric": None, "zero": None}
+    return {
+        "bits": scheme.bits,
+        "group_size": scheme.group_size,
+        "symmetric": scheme.symmetric,
+        "zero": scheme.zero,
     }

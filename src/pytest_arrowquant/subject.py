@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,27 @@ class Layer(Protocol):
     @property
     def weight(self) -> Any:
         """Its values; read once a pass, so they may be drawn or loaded on access."""
+
+
+class FedLayer(Layer, Protocol):
+    """A layer that knows what it is fed; read once a pass, too."""
+
+    @property
+    def calibration(self) -> Any:
+        """A Calibration to quantize for."""
+
+    @property
+    def held_out(self) -> Any:
+        """A Calibration of other tokens, to judge by."""
+
+    @property
+    def producer(self) -> str | None:
+        """The layer whose output channels it is fed, where a scale passes from one to the other."""
+
+
+def takes_inputs(layer: Layer) -> TypeGuard[FedLayer]:
+    """True where a layer has `calibration` and `held_out` inputs; False for a look-up table."""
+    return bool(getattr(layer, "takes_inputs", False))
 
 
 class Model(Sized, Protocol):

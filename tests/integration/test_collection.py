@@ -117,9 +117,9 @@ def test_collect_only_shows_the_suite_and_writes_nothing(project):
 @pytest.mark.parametrize(
     ("expression", "expected"),
     [
-        ("audio and int4", ["audio-int4-rtn", "audio-int4-mse"]),
+        ("audio and int4", ["audio-int4-rtn", "audio-int4-mse", "audio-int4-hqq"]),
         ("mse and not int2", ["audio-int4-mse", "audio-int8-mse"]),
-        ("test_accuracy and int8", ["audio-int8-rtn", "audio-int8-mse"]),
+        ("test_accuracy and int8", ["audio-int8-rtn", "audio-int8-mse", "audio-int8-hqq"]),
     ],
 )
 def test_k_selects_among_the_suite(project, expression, expected):
@@ -143,12 +143,14 @@ def test_m_selects_a_width_of_the_suite_and_of_the_users_tests(project, expressi
         "test_mixed.py::test_marked",
         f"{SUITE}[audio-int4-rtn]",
         f"{SUITE}[audio-int4-mse]",
+        f"{SUITE}[audio-int4-hqq]",
     ]
 
 
 def test_deselect_takes_an_id_of_the_suite(project):
     arguments = ("--arrowquant-accuracy", "--arrowquant-modalities=audio", "--collect-only", "-q")
-    result = project.runpytest(*arguments, "--arrowquant-bits=4", "--deselect", ID)
+    narrow = ("--arrowquant-bits=4", "--arrowquant-quantizers=rtn,mse", "--deselect", ID)
+    result = project.runpytest(*arguments, *narrow)
     assert collected(result) == [f"{SUITE}[audio-int4-mse]"]
 
 
@@ -159,7 +161,7 @@ def test_lf_repeats_what_failed_in_the_suite(project):
     first.assert_outcomes(passed=1, failed=1)
     again = project.runpytest(*arguments, "--lf", "--collect-only", "-q")
     assert collected(again) == [ID]
-    again.stdout.fnmatch_lines(["1/4 tests collected (3 deselected)*"])
+    again.stdout.fnmatch_lines(["1/7 tests collected (6 deselected)*"])
 
 
 def test_ids_under_xdist_are_those_of_a_serial_run(runs):

@@ -17,6 +17,12 @@ OPTIONS = (
     "--arrowquant-seed",
     "--arrowquant-original",
 )
+FAMILIES = {
+    "text": ("mdlm", "sedd"),
+    "code": ("code",),
+    "image": ("dit", "vae"),
+    "audio": ("wavegrad",),
+}
 TWINS = ("report", "bits", "modalities", "quantizers", "scale", "seed", "targets")
 
 
@@ -26,12 +32,21 @@ def ids(result: pytest.RunResult) -> list[str]:
 
 
 def grid(modalities: str, bits: str, quantizers: str) -> list[str]:
+    """The first family of a modality goes by the modality's name."""
     return [
-        f"{modality}-int{width}-{quantizer}"
+        f"{label}-int{width}-{quantizer}"
         for modality in modalities.split(",")
+        for label in (modality, *FAMILIES[modality][1:])
         for width in bits.split(",")
         for quantizer in quantizers.split(",")
+        if width == "2" or quantizer != "r2q"  # which has two bits only
     ]
+
+
+def suite(modalities: str, bits: str) -> list[str]:
+    """Every quantizer that needs no inputs, then the recipes of every family."""
+    families = [family for modality in modalities.split(",") for family in FAMILIES[modality]]
+    return grid(modalities, bits, "rtn,mse,hqq,r2q") + families
 
 
 def write_ini(project: pytest.Pytester, kind: str, name: str, value: str) -> None:
@@ -55,17 +70,16 @@ def test_help_lists_every_option_and_ini_setting(project):
         assert name in output
 
 
-def test_without_narrowing_the_suite_is_four_modalities_three_widths_two_quantizers(project):
-    expected = grid("text,code,image,audio", "2,4,8", "rtn,mse")
-    assert ids(project.runpytest(*COLLECT)) == expected
+def test_without_narrowing_the_suite_is_all_modalities_widths_and_quantizers(project):
+    assert ids(project.runpytest(*COLLECT)) == suite("text,code,image,audio", "2,4,8")
 
 
 @pytest.mark.parametrize(
     ("option", "value", "expected"),
     [
-        ("bits", "4", grid("text,code,image,audio", "4", "rtn,mse")),
-        ("bits", "8, 2", grid("text,code,image,audio", "2,8", "rtn,mse")),
-        ("modalities", "audio,text", grid("text,audio", "2,4,8", "rtn,mse")),
+        ("bits", "4", suite("text,code,image,audio", "4")),
+        ("bits", "8, 2", suite("text,code,image,audio", "2,8")),
+        ("modalities", "audio,text", suite("text,audio", "2,4,8")),
         ("quantizers", "mse", grid("text,code,image,audio", "2,4,8", "mse")),
         ("quantizers", "mse,rtn,mse", grid("text,code,image,audio", "2,4,8", "rtn,mse")),
     ],
@@ -121,7 +135,7 @@ def test_the_report_folder_has_an_ini_twin(project, kind):
 def test_the_command_line_wins_over_ini(project):
     project.makeini("[pytest]\narrowquant_bits = 2\narrowquant_modalities = nonsense")
     result = project.runpytest(*COLLECT, "--arrowquant-bits=8", "--arrowquant-modalities=code")
-    assert ids(result) == grid("code", "8", "rtn,mse")
+    assert ids(result) == suite("code", "8")
 
 
 BAD = {
@@ -130,7 +144,9 @@ BAD = {
     "--arrowquant-modalities=text,video": (
         "'text,video' names 'video', which is none of the modalities text, code, image, audio"
     ),
-    "--arrowquant-quantizers=awq": "'awq' names 'awq', which is none of the quantizers rtn, mse",
+    "--arrowquant-quantizers=awq": (
+        "'awq' names 'awq', which is none of the quantizers rtn, mse, hqq, r2q, gptq"
+    ),
     "--arrowquant-scale=large": "'large' is not 'small' or 'full'",
     "--arrowquant-seed=-1": "'-1' is not a whole number from 0",
     "--arrowquant-seed=one": "'one' is not a whole number from 0",

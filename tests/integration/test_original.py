@@ -56,7 +56,7 @@ def test_every_eligible_tensor_has_a_record_a_width_and_quantizer(audited, repor
         f"{name}-int{bits}-{quantizer}"
         for name in DTYPES
         for bits in (2, 4, 8)
-        for quantizer in ("rtn", "mse")
+        for quantizer in ("rtn", "mse", "hqq", *(["r2q"] if bits == 2 else []))
     ]
     assert sorted(names(report)) == sorted(expected)
     assert [record["nodeid"] for record in report["records"]] == sorted(
@@ -118,13 +118,13 @@ def test_a_nan_fails_the_tests_of_its_tensor_alone(project):
     broken["head"][3, 7] = np.nan
     save_file(broken, project.path / "model.safetensors")
     result = project.runpytest(*ARGUMENTS, "--arrowquant-bits=4,8")
-    result.assert_outcomes(passed=12, failed=4)
+    result.assert_outcomes(passed=18, failed=6)
     said = [line for line in result.outlines if line.startswith("tensor ")]
-    assert said == ["tensor 'head' has nan at index (3, 7); every value must be finite"] * 4
+    assert said == ["tensor 'head' has nan at index (3, 7); every value must be finite"] * 6
     result.stdout.no_fnmatch_line("*traceback*")
     result.stdout.no_fnmatch_line("*.py:[0-9]*")
     report = read_report(project.path / ".arrowquant")
-    assert report["summary"]["tests_failed"] == 4
+    assert report["summary"]["tests_failed"] == 6
     assert not [name for name in names(report) if name.startswith("head")]
     assert {error["nodeid"].partition("[")[2][:4] for error in report["errors"]} == {"head"}
     for error in report["errors"]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,13 @@ from ..arrays import Array
 from ..errors import CheckpointError
 from ..subject import Subject
 
+BITS = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
+    **dict.fromkeys(("F32", "I32", "U32"), 32),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
+    **dict.fromkeys(("BOOL", "I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
+    "F4": 4,
+}
 FLOAT_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -41,6 +49,17 @@ class CheckpointTensor:
     def subject(self) -> Subject:
         """What the record says of it."""
         return Subject("checkpoint", source=self.path.name)
+
+    @property
+    def stored_bytes(self) -> int:
+        """The size of its values in the file."""
+        bits = BITS.get(self.stored_dtype)
+        if bits is None:
+            raise CheckpointError(
+                f"{self.path.name}: tensor {self.name!r} has dtype {self.stored_dtype}; "
+                f"known are {', '.join(BITS)}"
+            )
+        return -(-prod(self.shape) * bits // 8)
 
     @property
     def reason_left(self) -> str:

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from .gptq import Gptq
-from .mse import Mse
+from .hqq import Hqq
+from .mse import COMPACT, Mse
+from .r2q import R2q
 from .rtn import Rtn
 
 
@@ -28,6 +30,22 @@ def needs_calibration(quantizer: Quantizer) -> bool:
     return bool(getattr(quantizer, "needs_calibration", False))
 
 
-QUANTIZERS: dict[str, Callable[[], Quantizer]] = {"rtn": Rtn, "mse": Mse, "gptq": Gptq}
+QUANTIZERS: dict[str, Callable[[], Quantizer]] = {
+    "rtn": Rtn,
+    "mse": Mse,
+    "hqq": Hqq,
+    "r2q": R2q,
+    "gptq": Gptq,
+}
 
-__all__ = ["QUANTIZERS", "Gptq", "Mse", "Quantizer", "Rtn", "needs_calibration"]
+__all__ = [
+    "COMPACT",
+    "QUANTIZERS",
+    "Gptq",
+    "Hqq",
+    "Mse",
+    "Quantizer",
+    "R2q",
+    "Rtn",
+    "needs_calibration",
+]

@@ -1,4 +1,4 @@
-"""The charts of a run: four views of the same records, each as PNG and SVG."""
+"""The charts of a run: five views of its records, each as PNG and SVG."""
 
 from collections.abc import Callable, Sequence
 from io import BytesIO
@@ -45,24 +45,41 @@ from .chart_parts import (
     worst_first,
     worst_shown,
 )
+from .gain_chart import optimization_gain
+from .gains import gain_of, split
 
 
 def write_charts(records: list[Plain], directory: Path) -> list[Path]:
     """Write the charts of these records, in the form of accuracy.json, into `directory`.
 
-    Returns the paths; none where there are no records.
+    Returns the paths. A chart of which there is nothing to draw is not written, and one of an
+    earlier run, which would contradict the new report, is removed.
     """
     paths = []
     with matplotlib.style.context(["default", STYLE]):
-        entries = [entry_of(record) for record in sorted(records, key=bits_of)]
-        for name, draw in CHARTS.items() if entries else ():
-            figure = draw(entries)
+        for name, (draw, choose) in CHARTS.items():
+            entries = [entry_of(record) for record in sorted(choose(records), key=bits_of)]
+            figure = draw(entries) if entries else None
             for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+                path = directory / f"{name}.{kind}"
+                if figure is None:
+                    path.unlink(missing_ok=True)
+                    continue
                 image = BytesIO()
                 figure.savefig(image, format=kind, dpi=150, metadata=metadata)
-                paths.append(write_whole(directory / f"{name}.{kind}", image.getvalue()))
+                paths.append(write_whole(path, image.getvalue()))
                 figure.set_layout_engine(None)  # once is enough: it is slow
     return paths
+
+
+def _single(records: list[Plain]) -> list[Plain]:
+    return split(records)[0]
+
+
+def _compared(records: list[Plain]) -> list[Plain]:
+    """The records of the comparison; none where there is no gain to draw."""
+    compared = split(records)[1]
+    return compared if any(gain_of(record) is not None for record in compared) else []
 
 
 def _cosine_chart(
@@ -262,9 +279,12 @@ def _tradeoff(entries: Sequence[Entry]) -> Figure:
     return figure
 
 
-CHARTS: dict[str, Callable[[Sequence[Entry]], Figure]] = {
-    "accuracy_by_bit_width": _by_bit_width,
-    "target_achievement": _target_achievement,
-    "accuracy_compression_tradeoff": _tradeoff,
-    "layers": _layers,
+Draw = Callable[[Sequence[Entry]], Figure]
+Choose = Callable[[list[Plain]], list[Plain]]
+CHARTS: dict[str, tuple[Draw, Choose]] = {
+    "accuracy_by_bit_width": (_by_bit_width, _single),
+    "target_achievement": (_target_achievement, _single),
+    "accuracy_compression_tradeoff": (_tradeoff, _single),
+    "layers": (_layers, _single),
+    "optimization_gain": (optimization_gain, _compared),
 }

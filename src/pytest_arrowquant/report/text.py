@@ -1,27 +1,32 @@
 """The summary of the terminal and accuracy.txt: a line a record, worst layers, what is missing."""
 
 from collections.abc import Callable
-from typing import Any
 
 from ..records import Plain
+from .gains import comparison_lines, comparison_notes, split
+from .table import lines_of, missed_unasserted, number, verdict
 
 MOST_LINES = 60
 WORST = 5
 
 
 def summary_lines(records: list[Plain]) -> list[str]:
-    """A line a record (failures first where there are too many), then the worst layers."""
-    shown = records
-    if len(records) > MOST_LINES:
-        shown = sorted(records, key=lambda record: (record["passed"], _least_margin(record)))
+    """A line a record (failures first where there are too many), worst layers, the comparison."""
+    single, compared = split(records)
+    shown = single
+    if len(single) > MOST_LINES:
+        shown = sorted(single, key=lambda record: (record["passed"], _least_margin(record)))
         shown = shown[:MOST_LINES]
-    lines = table(shown)
-    if len(shown) < len(records):
-        lines.append(f"... the {MOST_LINES} closest to their bounds, of {len(records)} records")
-    lines += worst_layers(records)
+    lines = table(shown) if single or not compared else []
+    if len(shown) < len(single):
+        lines.append(f"... the {MOST_LINES} closest to their bounds, of {len(single)} records")
+    lines += worst_layers(single)
+    lines += comparison_lines(compared)
     passed = sum(record["passed"] for record in records)
-    lines.append(f"{passed} of {len(records)} records passed")
-    quantized = [record for record in records if record["quantizer"]["name"] is not None]
+    unasserted = sum(map(missed_unasserted, records))
+    of_these = f"; no test fails on {unasserted} of the others" if unasserted else ""
+    lines.append(f"{passed} of {len(records)} records passed{of_these}")
+    quantized = [record for record in single if record["quantizer"]["name"] is not None]
     if quantized and all(record["timing"] is None for record in quantized):
         lines.append("not timed: pytest-benchmark is off, disabled, or off under xdist")
     return lines
@@ -31,14 +36,23 @@ def report_text(
     records: list[Plain], errors: list[Plain], summary: Plain, left: list[Plain]
 ) -> str:
     """The text of accuracy.txt."""
-    lines = ["Accuracy of quantization", "", *table(records), "", *worst_layers(records)]
-    lines += ["", *_section("Bounds missed", missed(records))]
+    single, compared = split(records)
+    lines = ["Accuracy of quantization", ""]
+    if single or not compared:
+        lines += [*table(single), "", *worst_layers(single), ""]
+    if compared:
+        lines += [*comparison_lines(compared), ""]
+    asserted = [record for record in records if record.get("asserted", True)]
+    unasserted = [record for record in records if not record.get("asserted", True)]
+    lines += _section("Bounds missed", missed(asserted))
+    lines += _section("Bounds missed where no test fails on it", missed(unasserted))
     lines += _section("Errors", [f"{e['nodeid']} ({e['when']}): {e['message']}" for e in errors])
     lines += _section(
         "Left in full precision",
         [f"{t['name']} {tuple(t['shape'])} {t['dtype']}: {t['reason']}" for t in left],
     )
-    lines += _section("Notes", [f"{r['name']}: {note}" for r in records for note in r["notes"]])
+    notes = [f"{r['name']}: {note}" for r in single for note in r["notes"]]
+    lines += _section("Notes", notes + comparison_notes(compared))
     lines.append("  ".join(f"{key} {value}" for key, value in summary.items()))
     return "\n".join(lines) + "\n"
 
@@ -48,16 +62,16 @@ def _section(title: str, lines: list[str]) -> list[str]:
 
 
 COLUMNS: tuple[tuple[str, Callable[[Plain], str]], ...] = (
-    ("", lambda r: "passed" if r["passed"] else "FAILED"),
+    ("", lambda r: verdict([r])),
     ("record", lambda r: str(r["name"])),
-    ("cosine", lambda r: _number(r["metrics"]["cosine"], ".6f")),
-    ("target", lambda r: _number(_bound(r, "cosine"), "g")),
-    ("SQNR dB", lambda r: _number(r["metrics"]["sqnr_db"], ".2f")),
-    ("worst row dB", lambda r: _number(r["metrics"]["row_sqnr_db_min"], ".2f")),
-    ("bits/weight", lambda r: _number(r["metrics"]["bits_per_weight"], ".3f")),
-    ("ratio", lambda r: _number(r["metrics"]["compression_ratio"], ".2f")),
-    ("quantize GB/s", lambda r: _number((r["timing"] or {}).get("quantize_gb_s"), ".2f")),
-    ("dequantize GB/s", lambda r: _number((r["timing"] or {}).get("dequantize_gb_s"), ".2f")),
+    ("cosine", lambda r: number(r["metrics"]["cosine"], ".6f")),
+    ("target", lambda r: number(_bound(r, "cosine"), "g")),
+    ("SQNR dB", lambda r: number(r["metrics"]["sqnr_db"], ".2f")),
+    ("worst row dB", lambda r: number(r["metrics"]["row_sqnr_db_min"], ".2f")),
+    ("bits/weight", lambda r: number(r["metrics"]["bits_per_weight"], ".3f")),
+    ("ratio", lambda r: number(r["metrics"]["compression_ratio"], ".2f")),
+    ("quantize GB/s", lambda r: number((r["timing"] or {}).get("quantize_gb_s"), ".2f")),
+    ("dequantize GB/s", lambda r: number((r["timing"] or {}).get("dequantize_gb_s"), ".2f")),
 )
 
 
@@ -65,19 +79,7 @@ def table(records: list[Plain]) -> list[str]:
     """The records in aligned columns, with a heading; columns that say nothing are left out."""
     if not records:
         return ["no records"]
-    columns = [(title, [cell(record) for record in records]) for title, cell in COLUMNS]
-    columns = [(title, cells) for title, cells in columns if any(text != "-" for text in cells)]
-    widths = [max(len(title), *map(len, cells)) for title, cells in columns]
-    rows = [[title for title, _ in columns], *zip(*(cells for _, cells in columns), strict=True)]
-    return ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
-
-
-def _aligned(row: Any, widths: list[int]) -> list[str]:
-    """Text to the left, numbers to the right."""
-    return [
-        text.ljust(width) if place < 2 else text.rjust(width)
-        for place, (text, width) in enumerate(zip(row, widths, strict=True))
-    ]
+    return lines_of([(title, [cell(record) for record in records]) for title, cell in COLUMNS])
 
 
 def worst_layers(records: list[Plain]) -> list[str]:
@@ -93,7 +95,7 @@ def worst_layers(records: list[Plain]) -> list[str]:
     layers.sort(key=lambda entry: entry[:2])
     lines = [
         f"  {_place(name, layer['name'])} {tuple(layer['shape'])} cosine {layer['cosine']:.6f}, "
-        f"SQNR {_number(layer['sqnr_db'], '.2f')} dB"
+        f"SQNR {number(layer['sqnr_db'], '.2f')} dB"
         for _, name, layer in layers[:WORST]
     ]
     return ["worst layers:", *lines] if lines else []
@@ -112,8 +114,8 @@ def _room(cosine: float, bound: float) -> float:
 def missed(records: list[Plain]) -> list[str]:
     """Every bound that a record misses."""
     return [
-        f"{record['name']}: {target['metric']} {_number(target['value'], '.6g')} "
-        f"{target['op']} {target['bound']:.6g} margin {_number(target['margin'], '.6g')} "
+        f"{record['name']}: {target['metric']} {number(target['value'], '.6g')} "
+        f"{target['op']} {target['bound']:.6g} margin {number(target['margin'], '.6g')} "
         f"in {target['tensor']}"
         for record in records
         for target in record["targets"]
@@ -131,7 +133,3 @@ def _least_margin(record: Plain) -> float:
         t["margin"] / (abs(t["bound"]) or 1) for t in record["targets"] if t["margin"] is not None
     ]
     return min(margins, default=float("-inf"))
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)

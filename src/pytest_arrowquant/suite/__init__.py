@@ -10,6 +10,7 @@ import pytest
 
 from ..errors import AccuracyFailure, ArrowQuantError
 from ..options import Settings
+from ..vocabulary import MODALITIES
 
 
 def collect(session: pytest.Session, settings: Settings) -> list[pytest.Item]:
@@ -18,14 +19,23 @@ def collect(session: pytest.Session, settings: Settings) -> list[pytest.Item]:
     The module is collected as such, not by its path among the arguments: there the project's
     `python_files`, `testpaths`, conftest files or a file of the same name would drop or hide it.
     """
-    name = "test_accuracy" if settings.original is None else "test_checkpoint"
-    module = SuiteModule.from_parent(
-        session,
-        path=Path(__file__).with_name(f"{name}.py"),
-        nodeid=f"pytest_arrowquant/suite/{name}.py",
-    )
-    module.obj = import_module(f"{__name__}.{name}")
-    return list(session.genitems(module))
+    items: list[pytest.Item] = []
+    for name in _modules(settings):
+        module = SuiteModule.from_parent(
+            session,
+            path=Path(__file__).with_name(f"{name}.py"),
+            nodeid=f"pytest_arrowquant/suite/{name}.py",
+        )
+        module.obj = import_module(f"{__name__}.{name}")
+        items += session.genitems(module)
+    return items
+
+
+def _modules(settings: Settings) -> list[str]:
+    """The modules that a run asks for; named quantizers are run alone, without the recipes."""
+    if settings.original is not None:
+        return ["test_checkpoint"]
+    return ["test_accuracy"] if settings.quantizers else ["test_accuracy", "test_optimization"]
 
 
 def grid(settings: Settings, subjects: Iterable[tuple[str, Any]]) -> list[Any]:
@@ -47,6 +57,21 @@ def grid(settings: Settings, subjects: Iterable[tuple[str, Any]]) -> list[Any]:
         if bits in quantizer.bits
     ]
     return [pytest.param(*case, id=case[0]) for case in cases]
+
+
+def families(settings: Settings) -> dict[str, str]:
+    """The families of the modalities that the options leave, by label.
+
+    The first of a modality goes by the modality's name, others by their own.
+    """
+    from ..models import FAMILIES
+
+    wanted = settings.modalities or MODALITIES
+    labels: dict[str, str] = {}
+    for name, family in FAMILIES.items():
+        if family.modality in wanted:
+            labels[name if family.modality in labels else family.modality] = name
+    return labels
 
 
 @contextmanager

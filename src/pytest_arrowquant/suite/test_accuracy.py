@@ -9,21 +9,20 @@ from pytest_arrowquant.accuracy import Accuracy
 from pytest_arrowquant.fixtures import SETTINGS
 from pytest_arrowquant.models import SyntheticModel
 from pytest_arrowquant.quantizers import Quantizer
-from pytest_arrowquant.suite import grid, said_plainly
-from pytest_arrowquant.vocabulary import MODALITIES
+from pytest_arrowquant.suite import families, grid, said_plainly
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """The grid that the options leave: ids are like text-int4-mse."""
     settings = metafunc.config.stash[SETTINGS]
-    subjects = [(modality, modality) for modality in settings.modalities or MODALITIES]
-    metafunc.parametrize(("name", "modality", "bits", "quantizer"), grid(settings, subjects))
+    subjects = families(settings).items()
+    metafunc.parametrize(("name", "family", "bits", "quantizer"), grid(settings, subjects))
 
 
 @pytest.mark.arrowquant
 def test_model(
     name: str,
-    modality: str,
+    family: str,
     bits: int,
     quantizer: Quantizer,
     arrowquant: Accuracy,
@@ -31,7 +30,7 @@ def test_model(
     arrowquant_benchmark: Any,
 ) -> None:
     """The model, quantized to this width, meets the targets of the width."""
-    model = arrowquant_models(modality)
+    model = arrowquant_models(family)
     with said_plainly():
         arrowquant.check_model(
             model, quantizer, name=name, bits=bits, benchmark=arrowquant_benchmark

@@ -1,0 +1,66 @@
+"""Codes of two binary terms: the decoding of R2Q."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import ml_dtypes
+import numpy as np
+
+from .arrays import Array
+from .kernels import binary, decode
+from .scheme import Layout, Scheme
+
+NO_MEAN = np.empty((0, 0), ml_dtypes.bfloat16)
+AT_A_TIME = 1 << 18  # weights restored at once in a comparison
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BinaryTerms:
+    """restored = mean + first * b1 + second * b2, with b1 and b2 in {-1, +1}.
+
+    Each bfloat16, (rows, groups), first >= second >= 0; the mean is empty unless the scheme's zero
+    is "float". Per tensor: one entry for all. Code 2 [b1 > 0] + [b2 > 0] ascends with the value.
+    """
+
+    first: Array
+    second: Array
+    mean: Array
+
+    @classmethod
+    def of(cls, scheme: Scheme, *parameters: Array) -> Self:
+        """From float32 (first, second, mean) that bfloat16 holds."""
+        first, second, mean = (part.astype(ml_dtypes.bfloat16) for part in parameters)
+        return cls(first, second, mean if scheme.zero == "float" else NO_MEAN)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all parameters."""
+        return self.first.nbytes + self.second.nbytes + self.mean.nbytes
+
+    def arrays(self, layout: Layout) -> tuple[Array, Array, Array]:
+        """What kernels take: (first, second, mean), float32, each (rows, groups) or empty."""
+        shape = (layout.rows, layout.groups)
+        return tuple(  # type: ignore[return-value]
+            np.ascontiguousarray(np.broadcast_to(part, shape) if part.size else part, np.float32)
+            for part in (self.first, self.second, self.mean)
+        )
+
+    def encode(self, rows: Array, layout: Layout, bits: int, codes: Array) -> None:
+        """See Decoding."""
+        binary.encode(rows, layout.group_size, *self.arrays(layout), codes)
+
+    def dequantize(self, codes: Array, layout: Layout, bits: int, out: Array) -> None:
+        """See Decoding."""
+        binary.dequantize(codes, layout.group_size, *self.arrays(layout), out)
+
+    def compare(self, rows: Array, codes: Array, layout: Layout, bits: int, sums: Array) -> None:
+        """See Decoding."""
+        parameters = self.arrays(layout)
+        step = max(AT_A_TIME // max(layout.columns, 1), 1)
+        restored = np.empty((min(step, layout.rows), layout.columns), np.float32)
+        for start in range(0, layout.rows, step):
+            at = slice(start, start + step)
+            some = [part[at] for part in parameters]
+            out = restored[: len(rows[at])]
+            binary.dequantize(codes[at], layout.group_size, *some, out)
+            decode.deviate(rows[at], out, sums[at])

@@ -1,0 +1,241 @@
+"""One pass over a model for all recipes and widths: each layer is drawn, and factored, once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from .arrays import Array, as_floating, as_rows
+from .calibration import Calibration
+from .examine import Restored, TensorResult, examine
+from .expectation import Expectation
+from .factor import Factor
+from .group_search import best_group_sizes, relative_errors
+from .metrics import deviation
+from .quantizers import Gptq, Rtn
+from .recipes import ASSERTED_ACTIVATIONS, WIDTH_PAIRS, Recipe, recipes_for
+from .records import AccuracyRecord, Plain, quantizer_json, record_of, scheme_json
+from .subject import FedLayer, Model, Subject, takes_inputs
+from .transforms import ActivationQuantizer, Identity, Smoothing, Transform, smooth
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A recipe at a width of weights and one of activations."""
+
+    recipe: Recipe
+    bits: int
+    activation_bits: int
+
+
+@dataclass(slots=True)
+class Row:
+    """What a cell is held to and came to, layer by layer."""
+
+    cell: Cell
+    expectation: Expectation
+    results: list[TensorResult] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    scheme: Plain = field(default_factory=dict)
+
+
+def rows_of(subject: Subject, expectations: Mapping[int, Expectation]) -> list[Row]:
+    """A row for each recipe of the subject's modality at each pair of widths.
+
+    expectations: what each width of weights that is wanted is held to.
+    """
+    return [
+        Row(Cell(recipe, bits, activation_bits), expectations[bits])
+        for bits, activation_bits in WIDTH_PAIRS
+        if bits in expectations
+        for recipe in recipes_for(subject.modality or "", bits)
+    ]
+
+
+def records_of_rows(subject: Subject, rows: Sequence[Row]) -> list[AccuracyRecord]:
+    """A record a row, with its gain over the baseline of its widths."""
+    records = []
+    baselines: dict[tuple[int, int], AccuracyRecord] = {}
+    for row in rows:
+        recipe, bits, activation_bits = row.cell.recipe, row.cell.bits, row.cell.activation_bits
+        name = f"{subject.family}-w{bits}a{activation_bits}-{recipe.name}"
+        record = record_of(name, subject, row.results, row.expectation)
+        record.quantizer, record.scheme = quantizer_json(recipe.quantizer), row.scheme
+        record.recipe = recipe.name
+        record.asserted = recipe.asserted and activation_bits == ASSERTED_ACTIVATIONS
+        record.optimizations = recipe.optimizations
+        record.activations = {
+            "bits": activation_bits,
+            "range": recipe.ranges,
+            "groups": recipe.time_groups,
+        }
+        record.notes += row.notes
+        baseline = baselines.setdefault((bits, activation_bits), record)
+        if record is not baseline:
+            record.improvement = _improvement(record, baseline)
+        records.append(record)
+    return records
+
+
+def _improvement(record: AccuracyRecord, baseline: AccuracyRecord) -> Plain:
+    """What the outputs gained over the baseline; None where either has no value."""
+
+    def gain(metric: str) -> float | None:
+        ours, theirs = record.metrics[metric], baseline.metrics[metric]
+        return None if ours is None or theirs is None else ours - theirs
+
+    return {
+        "over": baseline.name,
+        "cosine": gain("output_cosine"),
+        "sqnr_db": gain("output_sqnr_db"),
+    }
+
+
+def compare(model: Model, rows: list[Row], most_outputs: int | None = None) -> None:
+    """Fill the results of all rows. Tables that are looked up are left out, and noted as such.
+
+    most_outputs: of layers with more output channels, so many are looked at, evenly spaced.
+    """
+    fed = [layer for layer in model if takes_inputs(layer)]
+    left = [layer.name for layer in model if not takes_inputs(layer)]
+    searched = {row.cell.bits for row in rows if row.cell.recipe.searched}
+    sizes = _group_sizes(fed, searched, most_outputs)
+    in_order = sorted(rows, key=_by_weights)
+    row_ranges: dict[str | None, Array] = {}
+    for index, layer in enumerate(fed):
+        weight = as_floating(layer.weight, f"tensor {layer.name!r}")
+        if any(layer.name == later.producer for later in fed[index:]):
+            row_ranges[layer.name] = np.abs(as_rows(weight, np.float32)).max(axis=1)
+        trial = Trial.of(layer, _some(weight, most_outputs), row_ranges.get(layer.producer))
+        for row in in_order:
+            chosen = sizes[row.cell.bits][index] if row.cell.recipe.searched else None
+            trial.run(row, chosen)
+    for row in rows:
+        row.notes += [f"{name} is a look-up table: left out" for name in left]
+        if most_outputs is not None:
+            row.notes.append(f"of each layer at most {most_outputs} output channels, evenly spaced")
+
+
+def _by_weights(row: Row) -> tuple[int, str, bool]:
+    """Puts rows together that quantize the same weight alike, so that it is done once."""
+    return row.cell.bits, row.cell.recipe.quantizer.name, row.cell.recipe.spatial
+
+
+def _some(weight: Array, most: int | None) -> Array:
+    """At most so many of its output channels, evenly spaced; contiguous."""
+    step = 1 if most is None else -(-len(weight) // most)
+    return np.ascontiguousarray(weight[::step])
+
+
+def _group_sizes(
+    layers: list[FedLayer], widths: set[int], most_outputs: int | None
+) -> dict[int, tuple[int, ...]]:
+    """The searched group size of each layer, a width."""
+    errors: dict[int, list[list[float]]] = {bits: [] for bits in widths}
+    for layer in layers if widths else ():
+        rows = as_rows(_some(as_floating(layer.weight, layer.name), most_outputs), np.float32)
+        for bits, found in errors.items():
+            found.append(relative_errors(rows, bits))
+    return {bits: best_group_sizes(found) for bits, found in errors.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One layer, on which recipes are tried: what they share is made once.
+
+    outputs: float64 (output channels, held-out tokens), of the layer as it is. producer: max |w|
+    of each row of the weight before it, where equalization with that is exact.
+    """
+
+    layer: FedLayer
+    weight: Array
+    rows: Array
+    calibration: Calibration
+    held_out: Calibration
+    outputs: Array
+    producer: Array | None
+    _smoothings: dict[tuple[int, int], Transform] = field(default_factory=dict)
+    _last: dict[Any, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, layer: FedLayer, weight: Array, producer: Array | None) -> "Trial":
+        """The layer with its inputs, drawn or loaded once."""
+        rows = as_rows(weight, np.float32)
+        held_out = layer.held_out
+        outputs = rows.astype(np.float64) @ held_out.inputs.T.astype(np.float64)
+        return cls(layer, weight, rows, layer.calibration, held_out, outputs, producer)
+
+    def run(self, row: Row, group_size: int | None) -> None:
+        """Quantize by the row's recipe, with the searched group size if any; keep the result."""
+        transform = self._transform(row.cell)
+        quantized = self._quantized(row.cell, transform, group_size)
+        tokens, activation_bytes = self._tokens(row.cell, transform, group_size)
+        restored = quantized.dequantize()
+        outputs = deviation(self.outputs, restored @ tokens.T)
+        whole = Restored(
+            transform.restore(restored).reshape(self.weight.shape),
+            quantized.nbytes + transform.nbytes + activation_bytes,
+            quantized.scheme if isinstance(transform, Identity) else None,
+        )
+        row.results.append(
+            examine(self.layer.name, self.weight, whole, row.expectation, None, None, outputs)
+        )
+        row.notes += [f"{self.layer.name}: {note}" for note in quantized.notes]
+        row.scheme = scheme_json(quantized, row.cell.bits)
+        if group_size is not None:
+            row.scheme["group_size"] = None  # another one a layer
+
+    def _quantized(self, cell: Cell, transform: Transform, group_size: int | None) -> Any:
+        """The transformed weight, quantized; kept until another one is asked for."""
+        quantizer = cell.recipe.quantizer
+        if group_size is not None:
+            assert isinstance(quantizer, Gptq)
+            quantizer = replace(quantizer, grid=replace(quantizer.grid, group_size=group_size))
+        key = (quantizer, cell.bits, transform)
+        if key not in self._last:
+            self._last.clear()
+            rows = transform.weight(self.rows)
+            if isinstance(quantizer, Gptq):
+                factor = self._factor(quantizer, transform)
+                self._last[key] = quantizer.on_factor(rows, cell.bits, factor)[0]
+            else:
+                self._last[key] = quantizer.quantize(rows, cell.bits)
+        return self._last[key]
+
+    def _transform(self, cell: Cell) -> Transform:
+        """The smoothing of least error for these widths, in static ranges; shared by recipes."""
+        if not cell.recipe.spatial:
+            return Identity()
+        key = (cell.bits, cell.activation_bits)
+        if key not in self._smoothings:
+            self._smoothings[key] = smooth(
+                self.weight,
+                self.calibration,
+                lambda rows: Rtn().quantize(rows, cell.bits).dequantize(),
+                cell.activation_bits,
+                producer=self.producer,
+            )
+        return self._smoothings[key]
+
+    def _factor(self, quantizer: Gptq, transform: Transform) -> Factor:
+        factor = self.calibration.factor(quantizer.damping, quantizer.act_order)
+        return factor.scaled(transform.scale) if isinstance(transform, Smoothing) else factor
+
+    def _tokens(
+        self, cell: Cell, transform: Transform, group_size: int | None
+    ) -> tuple[Array, int]:
+        """The held-out inputs, transformed and rounded, and the bytes that their ranges take."""
+        tokens = transform.inputs(self.held_out.inputs)
+        groups = cell.recipe.time_groups
+        if groups is None:  # a range for each group of each token, found as the model runs
+            dynamic = Rtn(group_size or 64, "integer").quantize(tokens, cell.activation_bits)
+            return dynamic.dequantize(), 0
+        peaks = transform.inputs(self.calibration.channel_peaks).max(axis=1)
+        ranges = ActivationQuantizer.of(
+            peaks,
+            np.diff(self.calibration.starts),
+            cell.activation_bits,
+            min(groups, self.calibration.steps),
+        )
+        return ranges.quantize(tokens, self.held_out.timesteps), ranges.nbytes
