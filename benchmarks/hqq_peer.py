@@ -19,12 +19,16 @@ from pytest_arrowquant import Hqq, R2q, Rtn
 ROUNDS = 5
 
 
-def package(weight, bits):
+def package(weight, bits, bitpack=True):
     tensor = torch.from_numpy(weight)
-    codes, meta = Quantizer.quantize(
-        tensor, nbits=bits, group_size=64, axis=1, bitpack=False, device="cpu"
+    return Quantizer.quantize(
+        tensor, nbits=bits, group_size=64, axis=1, bitpack=bitpack, device="cpu"
     )
-    return ((codes.float() - meta["zero"]) * meta["scale"]).reshape(tensor.shape).numpy()
+
+
+def restored_by_package(weight, bits):
+    codes, meta = package(weight, bits, bitpack=False)
+    return ((codes.float() - meta["zero"]) * meta["scale"]).reshape(weight.shape).numpy()
 
 
 def relative_error(weight, restored):
@@ -43,7 +47,7 @@ def accuracy():
             for bits in (2, 4, 8):
                 restored = {
                     "rtn": Rtn(zero="float").quantize(weight, bits).dequantize(),
-                    "package": package(weight, bits),
+                    "package": restored_by_package(weight, bits),
                     "hqq": Hqq().quantize(weight, bits).dequantize(),
                 }
                 errors = {who: f"{relative_error(weight, v):.4g}" for who, v in restored.items()}

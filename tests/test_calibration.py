@@ -7,7 +7,7 @@ from pytest_arrowquant.arrays import Array
 from pytest_arrowquant.calibration import Calibration
 from pytest_arrowquant.errors import TensorError
 
-TOKENS, CHANNELS = 1300, 24  # more than two blocks of tokens
+TOKENS, CHANNELS = 5000, 24  # more than two blocks of tokens
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_what_does_not_fit_is_refused(tokens: Array):
         Calibration.of(tokens, np.arange(TOKENS) % 3, steps=4)
     with pytest.raises(TensorError, match=r"timesteps run from 0 to 2, not in 0\.\.1"):
         Calibration.of(tokens, np.arange(TOKENS) % 3, steps=2)
-    with pytest.raises(TensorError, match=r"timesteps is float64 \(1300,\); expected a whole numb"):
+    with pytest.raises(TensorError, match=r"timesteps is float64 \(5000,\); expected a whole numb"):
         Calibration.of(tokens, at * 1.0)
     with pytest.raises(TensorError, match=r"timesteps is int64 \(7,\); expected a whole number fo"):
         Calibration.of(tokens, at[:7])

@@ -137,6 +137,13 @@ def twin_shift(y: Array, highest: int, thresholds: list[F], exponent: F) -> F:
     return best
 
 
+def worse_than_zero(values: Array, bits: int, s: F, z: F, m: F) -> bool:
+    energy = 0.0
+    for w in values.tolist():
+        energy += w * w
+    return reference.squared_error(values, bits, "float", s, z, m) > energy
+
+
 def twin(x: Array, bits: int, quantizer: Hqq) -> tuple[Array, Array]:
     """(codes unpacked, parameters (rows, groups, 3))."""
     rows, highest = rows_of(x), 2**bits - 1
@@ -149,6 +156,8 @@ def twin(x: Array, bits: int, quantizer: Hqq) -> tuple[Array, Array]:
                 y = (rows[at].reshape(-1) - m) * (F(1) / s)
                 shift = twin_shift(y, highest, thresholds, exponent)
                 p[r, j, 2] = F(float(m) - float(shift) * float(s))
+                if worse_than_zero(rows[at].reshape(-1), bits, *p[r, j]):
+                    p[r, j, 2] = -F(np.clip(np.rint(-m * (F(1) / s)), 0, highest)) * s
     return reference.encode(rows, bits, "float", quantizer.group_size, p), p
 
 
@@ -294,22 +303,48 @@ FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
     group_size=st.sampled_from(GROUP_SIZES),
 )
 def test_no_group_is_worse_than_round_to_nearest(x: Array, bits: int, group_size: Any) -> None:
-    """In sum |error|; to the fixed point in which it is counted, and to float32."""
+    """In sum |error|; to the fixed point in which it is counted, and to float32.
+
+    But where that zero would lose the group, which then has zero on its grid.
+    """
     q, nearest = (quantizer.quantize(x, bits) for quantizer in (Hqq(group_size), RTN[group_size]))
     restored = q.dequantize()
     assert np.isfinite(restored).all()
-    scales = affine_of(q).scale.astype(float)
+    scales, minima = affine_of(q).scale.astype(float), affine_of(q).minimum.astype(float)
     errors, limits = (
         abs(rows_of(x).astype(float) - rows_of(v)) for v in (restored, nearest.dequantize())
     )
-    for row, parameters in zip(reference.cut(*errors.shape, group_size), scales, strict=True):
-        for at, scale in zip(row, parameters, strict=True):
-            magnitude = abs(rows_of(x)[at].astype(float)).max()
-            rounding = scale / FIXED_POINT + 4 * EPS * (magnitude + 2**bits * scale)
+    for r, row in enumerate(reference.cut(*errors.shape, group_size)):
+        for j, at in enumerate(row):
+            scale, minimum = scales[r, j], minima[r, j]
+            magnitudes = abs(rows_of(x)[at].astype(float))
+            rounding = scale / FIXED_POINT + 4 * EPS * (magnitudes.max() + 2**bits * scale)
+            zero = np.clip(np.rint(-minimum / scale), 0, 2**bits - 1)
+            if minimum == -F(zero) * F(scale):  # zero is on the grid
+                limits[at] = np.maximum(limits[at], magnitudes)
             assert errors[at].sum() <= limits[at].sum() + errors[at].size * rounding
 
 
-RTN = {size: Rtn(size, "float") for size in GROUP_SIZES}
+@pytest.mark.parametrize("seed", range(20))
+@every_width
+def test_no_group_is_worse_than_zero(bits: int, seed: int) -> None:
+    """Far outliers on both sides of a group leave most weights between two levels."""
+    x = gaussian(40, 128, seed=seed)
+    x[:, ::32] *= np.geomspace(3, 300, 40)[:, None]
+    x[:, 1::32] = -x[:, ::32]
+
+    def error(v: Array) -> Array:
+        return np.square((x - v).astype(float)).reshape(-1, 32).sum(axis=1)
+
+    energy = error(np.zeros_like(x))
+    for iterations in (0, 50):
+        restored = Hqq(32, iterations=iterations).quantize(x, bits).dequantize()
+        assert (error(restored) <= energy).all()
+    if bits == 2:
+        assert (error(RTN[32].quantize(x, bits).dequantize()) > energy).any()
+
+
+RTN = {size: Rtn(size, "float") for size in (*GROUP_SIZES, 32)}
 
 
 @every_width

@@ -11,7 +11,7 @@ from .examine import examine
 from .expectation import expect, validated
 from .metrics import Metrics
 from .model_pass import Pass, benchmark_seconds, timing
-from .quantizers import Quantizer
+from .quantizers import Quantizer, needs_calibration
 from .records import (
     AccuracyRecord,
     Plain,
@@ -114,6 +114,7 @@ class Accuracy:
 
         One layer is in memory at a time. benchmark: pytest-benchmark's fixture, which times
         quantize, a round a layer. keywords: as in check(); `bits` is needed here or in the marker.
+        A quantizer that needs calibration is given each layer's, and judged by held-out outputs.
         """
         __tracebackhide__ = True
         try:
@@ -164,7 +165,8 @@ class Accuracy:
     ) -> tuple[Metrics, str]:
         """Record a model; returns its metrics and the failure message, empty if it passed."""
         source = "arrowquant.check_model()"
-        given = validated(keywords, source)
+        judge = {"judge": "outputs"} if needs_calibration(quantizer) else {}
+        given = judge | validated(keywords, source)
         expectation = expect(given, self.marker, self.project, None, source)
         if expectation.bits is None:
             raise TargetError(f"{source}: give bits, the width to quantize to")

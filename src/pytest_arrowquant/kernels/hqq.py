@@ -11,8 +11,10 @@ Up to the threshold t = beta^(-1/(2-p)) an error is shrunk to nothing; beyond it
 
     e - shrunk e = sign(e) t (|e| / t)^(p-1),
 
-falls with |e|, so that outliers hardly move the zero. Errors enter the sums as integers, which are
-exact in any order: they vectorise and yet come out the same everywhere.
+falls with |e|, so that outliers hardly move the zero. Where a group would still be worse than one
+set to zero, as outliers make the grid coarse and 0 is not on it, 0 is put on it: then no error
+exceeds its weight. Errors enter the sums as integers, which are exact in any order: they vectorise
+and yet come out the same everywhere.
 """
 
 import numpy as np
@@ -106,6 +108,22 @@ def _best_shift(y, highest, thresholds, exponent):
 
 
 @kernel()
+def _worse_than_zero(group, scale, minimum, highest):
+    """True where the squared error of a group exceeds its energy."""
+    inverse = np.float32(1) / scale
+    error, energy = 0.0, 0.0
+    for i in range(group.size):
+        code = np.rint((group[i] - minimum) * inverse)
+        code = code if code > np.float32(0) else np.float32(0)
+        code = code if code < highest else highest
+        w = np.float64(group[i])
+        difference = w - np.float64(code * scale + minimum)
+        error += difference * difference
+        energy += w * w
+    return error > energy
+
+
+@kernel()
 def refine(x, size, highest, thresholds, exponent, scale, minimum):
     """Move the minimum of every group, in place, from round-to-nearest's.
 
@@ -124,4 +142,9 @@ def refine(x, size, highest, thresholds, exponent, scale, minimum):
             for i in range(group.size):
                 y[i] = (group[i] - m) * inverse
             shift = _best_shift(y, highest, thresholds, exponent)
-            minimum[r, j] = np.float32(np.float64(m) - np.float64(shift) * np.float64(s))
+            moved = np.float32(np.float64(m) - np.float64(shift) * np.float64(s))
+            if _worse_than_zero(group, s, moved, highest):
+                zero = np.rint(-m * inverse)
+                zero = zero if zero > np.float32(0) else np.float32(0)
+                moved = -(zero if zero < highest else highest) * s
+            minimum[r, j] = moved

@@ -24,8 +24,8 @@ class Hqq:
     and weights of standard deviation 1; wider codes have it larger, so that the threshold of the
     shrinkage stays the same share of the range. kappa: its growth an iteration. iterations: of
     the zero, at most; a group ends earlier where its zero has settled, and keeps the zero that
-    had the least sum |error|, so no group is worse than Rtn in that. Raises SchemeError for other
-    values.
+    had the least sum |error|, so no group is worse than Rtn in that, but where its squared error
+    would exceed its energy: there zero is put on the grid. Raises SchemeError for other values.
 
     Source: Badri & Shaji 2023 (HQQ). There the shrinkage acts on the weights as they are, and does
     nothing at their usual scale; here a group is divided by its standard deviation first. There are
