@@ -64,6 +64,12 @@ def test_what_does_not_fit_is_refused(tokens: Array):
         Calibration.of(tokens[0])
     with pytest.raises(TensorError, match=r"calibration inputs has shape \(0, 24\)"):
         Calibration.of(tokens[:0])
+    with pytest.raises(TensorError, match="steps='3' is not a whole number of at least 1"):
+        Calibration.of(tokens, steps="3")
+    with pytest.raises(TensorError, match="inputs is a Calibration, which has its own timesteps"):
+        Calibration.of(Calibration.of(tokens), np.zeros(TOKENS, int))
+    with pytest.raises(TensorError, match=r"inputs as float32 has inf at index \(0, 0\)"):
+        Calibration.of(np.full((2, 3), 1e300))
     tokens[3, 7] = np.inf
     with pytest.raises(TensorError, match=r"calibration inputs has inf at index \(3, 7\)"):
         Calibration.of(tokens)

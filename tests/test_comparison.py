@@ -12,7 +12,7 @@ from pytest_arrowquant import calibration, comparison, recipes
 from pytest_arrowquant.accuracy import Accuracy
 from pytest_arrowquant.arrays import Array
 from pytest_arrowquant.calibration import Calibration
-from pytest_arrowquant.errors import AccuracyFailure
+from pytest_arrowquant.errors import AccuracyFailure, TargetError, TensorError
 from pytest_arrowquant.metrics import measure
 from pytest_arrowquant.quantizers import COMPACT, Gptq, R2q, Rtn
 from pytest_arrowquant.recipes import TIME_GROUPS, WIDTH_PAIRS, recipes_for
@@ -108,7 +108,12 @@ def test_the_baseline_is_rounding_to_nearest_in_static_ranges(model, bits, activ
     expected = output_sqnr_db(model.layers[1:], outputs)
     assert record.metrics["output_sqnr_db"] == pytest.approx(expected, abs=1e-4)
     assert record.improvement is None
-    assert record.activations == {"bits": activation_bits, "range": "static", "groups": 1}
+    assert record.activations == {
+        "bits": activation_bits,
+        "range": "static",
+        "groups": 1,
+        "smoothing": None,
+    }
 
 
 def test_time_aware_ranges_are_those_of_the_best_groups(model: Model):
@@ -135,7 +140,12 @@ def test_time_aware_ranges_are_those_of_the_best_groups(model: Model):
     expected = output_sqnr_db(model.layers[1:], outputs)
     assert record.metrics["output_sqnr_db"] == pytest.approx(expected, abs=1e-4)
     assert record.optimizations == ["time_aware"]
-    assert record.activations == {"bits": 8, "range": "time_aware", "groups": TIME_GROUPS}
+    assert record.activations == {
+        "bits": 8,
+        "range": "time_aware",
+        "groups": TIME_GROUPS,
+        "smoothing": None,
+    }
     assert record.improvement["sqnr_db"] > 1
 
 
@@ -251,6 +261,45 @@ def test_a_layer_takes_over_the_scale_of_its_producer(monkeypatch: pytest.Monkey
     none, ranges = given[0], given[-1]
     assert none is None
     np.testing.assert_array_equal(ranges, np.abs(first.weight).max(axis=1))
+
+
+def test_what_was_searched_is_recorded(model: Model):
+    found = records_of(model, 4)
+    sizes = found["w4a8-q_dit"].quantizer["options"]["grid"]["group_size"]
+    assert set(sizes) == {"a", "b"}
+    assert set(sizes.values()) <= {32, 64, 128, 256, 512}
+    smoothing = found["w4a8-spatial"].activations["smoothing"]
+    assert set(smoothing) == {"a", "b"}
+    assert all(rule.startswith("alpha=") for rule in smoothing.values())
+    note = "judged by outputs: output_cosine, gain are of inputs @ weights.T"
+    assert note in found["w4a8-all"].notes
+
+
+def test_misuse_is_refused(model: Model):
+    accuracy = Accuracy([])
+    with pytest.raises(TargetError, match=r"widths=\(\) has none of 2, 4, 8"):
+        accuracy.check_recipes(model, ())
+    with pytest.raises(TargetError, match="most_outputs=0 is not a number of at least 1"):
+        accuracy.check_recipes(model, (4,), 0)
+    model.subject = Subject()
+    with pytest.raises(TargetError, match="modality is None; recipes are for text, code, image"):
+        accuracy.check_recipes(model, (4,))
+
+
+def test_errors_name_the_layer(model: Model):
+    accuracy = Accuracy([])
+    first = model.layers[1]
+    first.calibration = Calibration.of(first.calibration.inputs[::8])
+    with pytest.raises(
+        TensorError, match="50 calibration tokens for 96 input channels of tensor 'a'"
+    ):
+        accuracy.check_recipes(model, (4,))
+    first.weight[2, 3] = np.nan
+    with pytest.raises(TensorError, match=r"tensor 'a' has nan at index \(2, 3\)"):
+        accuracy.check_recipes(model, (4,))
+    first.weight = weight(4, 0, 60)
+    with pytest.raises(TensorError, match=r"96 channels; tensor 'a' of shape \(4, 60\) takes 60"):
+        accuracy.check_recipes(model, (4,))
 
 
 def test_recipes_are_one_closed_table():

@@ -10,7 +10,7 @@ from pytest_arrowquant.arrays import Array
 from pytest_arrowquant.calibration import Calibration
 from pytest_arrowquant.errors import SchemeError, TensorError
 from pytest_arrowquant.factor import factorize
-from pytest_arrowquant.quantizers import Gptq, Mse, Rtn
+from pytest_arrowquant.quantizers import Gptq, Mse, R2q, Rtn
 from pytest_arrowquant.super_blocks import SuperBlocks
 from pytest_arrowquant.tensor import QuantizedTensor, pack
 from reference import lowest_code, nearest_parameters
@@ -241,17 +241,43 @@ def test_what_is_never_active_is_rounded_to_nearest():
 
 
 def test_damping_is_raised_where_it_must_be_and_said():
-    x = inputs(512, 64)
-    x[:, 32:] = x[:, :32]  # half of the channels repeat the others
-    q = Gptq(Rtn(32), damping=0.0).quantize(weights(20, 64), 4, x)
-    assert np.isfinite(q.dequantize()).all()
-    if q.notes:  # rounding may leave the matrix just definite
-        assert q.notes[0].startswith("damping raised from 0 to 0.01")
     h = np.diag(np.r_[np.ones(63), 1e-3])
     h[0, 63] = h[63, 0] = 0.05  # one eigenvalue is below 0
-    factor = factorize(h, 0.0)
-    assert factor.damping == 0.01
+    assert factorize(h, 0.0).damping == 0.01
     assert factorize(h, 0.01).damping == 0.01
+    q, _ = Gptq(Rtn(32), damping=0.0).on_factor(weights(20, 64), 4, factorize(h, 0.0))
+    assert np.isfinite(q.dequantize()).all()
+    assert q.notes == ("damping raised from 0 to 0.01: the Hessian was not positive definite",)
+
+
+def test_what_is_never_active_costs_nothing():
+    x = inputs(512, 64)
+    x[:, [3, 40]] = 0
+    h = Calibration.of(x).hessian
+    w = weights(20, 64)
+    q, loss = Gptq(Rtn(32)).on_factor(w, 2, factorize(h))
+    damped = h + 0.01 * np.diag(h)[np.diag(h) > 0].mean() * np.diag(np.diag(h) > 0)
+    expected = quadratic(w.astype(np.float64) - q.dequantize(), damped)
+    np.testing.assert_allclose(loss, expected, rtol=1e-12)
+
+
+def test_an_empty_weight_stays_empty():
+    q = Gptq(Rtn(32)).quantize(weights(4, 64)[:0], 4, inputs(99, 64))
+    assert q.dequantize().shape == (0, 64)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"grid": R2q()}, r"grid=R2q\(.*\) is neither an Rtn nor an Mse"),
+        ({"grid": "mse"}, "grid='mse' is neither an Rtn nor an Mse"),
+        ({"damping": "a"}, "damping='a' is not from 0 to 1"),
+        ({"damping": 2}, "damping=2 is not from 0 to 1"),
+    ],
+)
+def test_options_that_do_not_exist(options, message):
+    with pytest.raises(SchemeError, match=message):
+        Gptq(**options)
 
 
 def test_the_calibration_is_factored_once():
@@ -284,14 +310,14 @@ def test_bad_calibration_is_refused():
     w = weights(8, 64)
     with pytest.raises(TensorError, match="gptq needs calibration: the layer's inputs"):
         Gptq().quantize(w, 4)
-    with pytest.raises(TensorError, match="63 calibration tokens for 64 input channels; give at"):
+    with pytest.raises(
+        TensorError, match="63 calibration tokens for 64 input channels of weight; give"
+    ):
         Gptq().quantize(w, 4, inputs(63, 64))
     with pytest.raises(TensorError, match=r"inputs has 32 channels; weight of shape \(8, 64\)"):
         Gptq().quantize(w, 4, inputs(99, 32))
     with pytest.raises(TensorError, match=r"the Hessian has 32 channels; weight of shape \(8, 64"):
         Gptq().on_factor(w, 4, factorize(hessian(32)))
-    with pytest.raises(SchemeError, match="damping=2 is not from 0 to 1"):
-        Gptq(damping=2)
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])

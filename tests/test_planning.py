@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from pytest_arrowquant import Mse, Rtn, plan
+from pytest_arrowquant import Gptq, Mse, Rtn, plan
 from pytest_arrowquant.arrays import Array
-from pytest_arrowquant.errors import CheckpointError, TargetError
+from pytest_arrowquant.errors import CheckpointError, TargetError, TensorError
 from pytest_arrowquant.metrics import measure
 
 
@@ -109,6 +109,17 @@ def test_misuse_is_refused(tmp_path: Path):
         plan([], (), Rtn())
     with pytest.raises(CheckpointError, match=r"does not exist; expected a \.safetensors file"):
         plan(tmp_path / "none.safetensors")
+
+    with pytest.raises(
+        TargetError, match="gptq needs calibration; a plan is made of weights alone"
+    ):
+        plan([], quantizer=Gptq())
+    with pytest.raises(TargetError, match=r"unknown keyword 'cosin' \(did you mean 'cosine'\?\)"):
+        plan([Tensor("a", gauss())], targets={4: {"cosin": 0.9}})
+    nan = gauss()
+    nan[1, 2] = np.nan
+    with pytest.raises(TensorError, match=r"tensor 'a' has nan at index \(1, 2\)"):
+        plan([Tensor("a", nan)])
 
     class Sizeless:
         name, bits = "sizeless", (8,)

@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from .metrics import Metrics, measure
     from .models import synthetic_model
     from .planning import Choice, Plan, plan
-    from .quantizers import QUANTIZERS, Gptq, Hqq, Mse, R2q, Rtn
+    from .quantizers import COMPACT, QUANTIZERS, Gptq, Hqq, Mse, R2q, Rtn
     from .records import AccuracyRecord
     from .report.json_file import load_report
     from .scheme import Scheme
+    from .super_blocks import SuperBlocks
     from .tensor import QuantizedTensor, quantize
 
 _HOMES = {
+    "COMPACT": "quantizers",
     "Accuracy": "accuracy",
     "AccuracyFailure": "errors",
     "AccuracyRecord": "records",
@@ -47,6 +49,7 @@ _HOMES = {
     "Rtn": "quantizers",
     "Scheme": "scheme",
     "SchemeError": "errors",
+    "SuperBlocks": "super_blocks",
     "TargetError": "errors",
     "TensorError": "errors",
     "load_report": "report.json_file",
@@ -57,6 +60,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "COMPACT",
     "QUANTIZERS",
     "Accuracy",
     "AccuracyFailure",
@@ -76,6 +80,7 @@ __all__ = [
     "Rtn",
     "Scheme",
     "SchemeError",
+    "SuperBlocks",
     "TargetError",
     "TensorError",
     "load_report",

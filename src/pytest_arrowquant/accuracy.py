@@ -176,6 +176,7 @@ class Accuracy:
         record.quantizer = quantizer_json(quantizer)
         record.scheme = work.scheme
         record.timing = work.timing(benchmark)
+        record.notes += work.notes
         self._keep(record)
         seed = self.seed if model.subject.kind == "synthetic" else None
         return pooled(work.results), messages.failure(work.results, expectation, seed)

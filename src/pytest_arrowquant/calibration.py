@@ -40,6 +40,8 @@ class Calibration:
         timestep without a token.
         """
         if isinstance(inputs, Calibration):
+            if timesteps is not None or steps is not None:
+                raise TensorError("inputs is a Calibration, which has its own timesteps")
             return inputs
         array = as_floating(inputs, "calibration inputs")
         require_finite(array, "calibration inputs")
@@ -47,9 +49,13 @@ class Calibration:
             raise TensorError(
                 f"calibration inputs has shape {array.shape}; expected (tokens, input channels)"
             )
-        tokens = np.ascontiguousarray(array.reshape(-1, array.shape[-1]), np.float32)
+        with np.errstate(over="ignore"):
+            tokens = np.ascontiguousarray(array.reshape(-1, array.shape[-1]), np.float32)
+        require_finite(tokens, "calibration inputs as float32")
         at = np.zeros(len(tokens), np.int64) if timesteps is None else _whole(timesteps, tokens)
         count = int(at.max()) + 1 if steps is None else steps
+        if not isinstance(count, int) or count < 1:
+            raise TensorError(f"steps={steps!r} is not a whole number of at least 1")
         if at.min() < 0 or at.max() >= count:
             raise TensorError(f"timesteps run from {at.min()} to {at.max()}, not in 0..{count - 1}")
         empty = np.flatnonzero(np.bincount(at, minlength=count) == 0)

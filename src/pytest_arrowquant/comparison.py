@@ -6,18 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, as_floating, as_rows
+from .arrays import Array, as_floating, as_rows, require_finite
 from .calibration import Calibration
+from .errors import TargetError
 from .examine import Restored, TensorResult, examine
 from .expectation import Expectation
 from .factor import Factor
-from .group_search import best_group_sizes, relative_errors
+from .group_search import LayerErrors, best_group_sizes
 from .metrics import deviation
 from .quantizers import Gptq, Rtn
 from .recipes import ASSERTED_ACTIVATIONS, WIDTH_PAIRS, Recipe, recipes_for
 from .records import AccuracyRecord, Plain, quantizer_json, record_of, scheme_json
 from .subject import FedLayer, Model, Subject, takes_inputs
 from .transforms import ActivationQuantizer, Identity, Smoothing, Transform, smooth
+from .vocabulary import MODALITIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +33,38 @@ class Cell:
 
 @dataclass(slots=True)
 class Row:
-    """What a cell is held to and came to, layer by layer."""
+    """What a cell is held to and came to, layer by layer.
+
+    group_sizes, smoothing: what was searched, and chosen, for each layer.
+    """
 
     cell: Cell
     expectation: Expectation
     results: list[TensorResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     scheme: Plain = field(default_factory=dict)
+    group_sizes: dict[str, int] = field(default_factory=dict)
+    smoothing: dict[str, str] = field(default_factory=dict)
 
 
 def rows_of(subject: Subject, expectations: Mapping[int, Expectation]) -> list[Row]:
     """A row for each recipe of the subject's modality at each pair of widths.
 
-    expectations: what each width of weights that is wanted is held to.
+    expectations: what each width of weights that is wanted is held to. Raises TargetError for no
+    width, and for a subject of no modality that has recipes.
     """
+    if not set(expectations) & {bits for bits, _ in WIDTH_PAIRS}:
+        raise TargetError(f"widths={tuple(expectations)} has none of 2, 4, 8")
+    if subject.modality not in MODALITIES:
+        raise TargetError(
+            f"the subject's modality is {subject.modality!r}; recipes are for "
+            f"{', '.join(MODALITIES)}"
+        )
     return [
         Row(Cell(recipe, bits, activation_bits), expectations[bits])
         for bits, activation_bits in WIDTH_PAIRS
         if bits in expectations
-        for recipe in recipes_for(subject.modality or "", bits)
+        for recipe in recipes_for(subject.modality, bits)
     ]
 
 
@@ -69,7 +84,10 @@ def records_of_rows(subject: Subject, rows: Sequence[Row]) -> list[AccuracyRecor
             "bits": activation_bits,
             "range": recipe.ranges,
             "groups": recipe.time_groups,
+            "smoothing": row.smoothing if recipe.spatial else None,
         }
+        if recipe.searched:
+            record.quantizer["options"]["grid"]["group_size"] = row.group_sizes
         record.notes += row.notes
         baseline = baselines.setdefault((bits, activation_bits), record)
         if record is not baseline:
@@ -97,6 +115,8 @@ def compare(model: Model, rows: list[Row], most_outputs: int | None = None) -> N
 
     most_outputs: of layers with more output channels, so many are looked at, evenly spaced.
     """
+    if most_outputs is not None and most_outputs < 1:
+        raise TargetError(f"most_outputs={most_outputs!r} is not a number of at least 1")
     fed = [layer for layer in model if takes_inputs(layer)]
     left = [layer.name for layer in model if not takes_inputs(layer)]
     searched = {row.cell.bits for row in rows if row.cell.recipe.searched}
@@ -104,7 +124,7 @@ def compare(model: Model, rows: list[Row], most_outputs: int | None = None) -> N
     in_order = sorted(rows, key=_by_weights)
     row_ranges: dict[str | None, Array] = {}
     for index, layer in enumerate(fed):
-        weight = as_floating(layer.weight, f"tensor {layer.name!r}")
+        weight = _weight_of(layer)
         if any(layer.name == later.producer for later in fed[index:]):
             row_ranges[layer.name] = np.abs(as_rows(weight, np.float32)).max(axis=1)
         trial = Trial.of(layer, _some(weight, most_outputs), row_ranges.get(layer.producer))
@@ -122,6 +142,13 @@ def _by_weights(row: Row) -> tuple[int, str, bool]:
     return row.cell.bits, row.cell.recipe.quantizer.name, row.cell.recipe.spatial
 
 
+def _weight_of(layer: FedLayer) -> Array:
+    """Its values; TensorError, by its name, where one is not finite."""
+    weight = as_floating(layer.weight, f"tensor {layer.name!r}")
+    require_finite(weight, f"tensor {layer.name!r}")
+    return weight
+
+
 def _some(weight: Array, most: int | None) -> Array:
     """At most so many of its output channels, evenly spaced; contiguous."""
     step = 1 if most is None else -(-len(weight) // most)
@@ -132,11 +159,12 @@ def _group_sizes(
     layers: list[FedLayer], widths: set[int], most_outputs: int | None
 ) -> dict[int, tuple[int, ...]]:
     """The searched group size of each layer, a width."""
-    errors: dict[int, list[list[float]]] = {bits: [] for bits in widths}
+    errors: dict[int, list[LayerErrors]] = {bits: [] for bits in widths}
     for layer in layers if widths else ():
-        rows = as_rows(_some(as_floating(layer.weight, layer.name), most_outputs), np.float32)
+        weight = _weight_of(layer)
+        rows = as_rows(_some(weight, most_outputs), np.float32)
         for bits, found in errors.items():
-            found.append(relative_errors(rows, bits))
+            found.append(LayerErrors.of(rows, bits, weight.size))
     return {bits: best_group_sizes(found) for bits, found in errors.items()}
 
 
@@ -163,6 +191,8 @@ class Trial:
         """The layer with its inputs, drawn or loaded once."""
         rows = as_rows(weight, np.float32)
         held_out = layer.held_out
+        for inputs in (layer.calibration, held_out):
+            inputs.require_channels(weight.shape, f"tensor {layer.name!r}")
         outputs = rows.astype(np.float64) @ held_out.inputs.T.astype(np.float64)
         return cls(layer, weight, rows, layer.calibration, held_out, outputs, producer)
 
@@ -185,6 +215,9 @@ class Trial:
         row.scheme = scheme_json(quantized, row.cell.bits)
         if group_size is not None:
             row.scheme["group_size"] = None  # another one a layer
+            row.group_sizes[self.layer.name] = group_size
+        if isinstance(transform, Smoothing):
+            row.smoothing[self.layer.name] = transform.rule
 
     def _quantized(self, cell: Cell, transform: Transform, group_size: int | None) -> Any:
         """The transformed weight, quantized; kept until another one is asked for."""
@@ -219,8 +252,11 @@ class Trial:
         return self._smoothings[key]
 
     def _factor(self, quantizer: Gptq, transform: Transform) -> Factor:
-        factor = self.calibration.factor(quantizer.damping, quantizer.act_order)
-        return factor.scaled(transform.scale) if isinstance(transform, Smoothing) else factor
+        factor = quantizer.factor_of(self.calibration, f"tensor {self.layer.name!r}")
+        if isinstance(transform, Smoothing):
+            return factor.scaled(transform.scale)
+        assert isinstance(transform, Identity)
+        return factor
 
     def _tokens(
         self, cell: Cell, transform: Transform, group_size: int | None

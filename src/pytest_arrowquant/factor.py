@@ -17,6 +17,8 @@ STRIP = 256  # rows compared at a time
 class Factor:
     """P (H + damping mean(diag H) I) P^T = (I + feedback) diag(pivots) (I + feedback)^T.
 
+    On channels that are active, over which the mean is, too; the others have pivots of 0.
+
     feedback: float64 (channels, channels), strictly upper triangular. pivots: float64
     (channels,), what a unit error in each column costs once the later ones make up for it.
     order: int64 (channels,), the column that comes k-th (P). damping: a share of the mean of the
@@ -78,7 +80,8 @@ def factorize(hessian: Array, damping: float = 0.01, act_order: bool = True) -> 
     roots = upper.diagonal().copy()
     feedback = np.divide(upper, roots, out=work)
     feedback.reshape(-1)[:: len(work) + 1] = 0.0
-    return Factor(feedback, roots**2 * unit, order, share, int(np.count_nonzero(~live)))
+    pivots = np.where(live[order], roots**2 * unit, 0.0)
+    return Factor(feedback, pivots, order, share, int(np.count_nonzero(~live)))
 
 
 def _checked(hessian: Array) -> Array:

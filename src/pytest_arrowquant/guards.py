@@ -20,6 +20,7 @@ SHORTEST_FLOORED_ROW = 32  # weights; chance alone moves the error of shorter ro
 FLOOR_DB = {2: -5.0, 4: -3.0, 8: -3.0}
 GAIN_PER_NOISE, GAIN_SIGMAS = 1.5, 4
 GAIN_SLACK = 0.004  # one scale rounded to bfloat16
+LEAST_OUTPUTS = 16  # output channels
 ROW_GAIN, ROW_GAIN_SIGMAS = 0.1, 6
 BIAS, LEAST_BIASED = 0.75, 256  # bound; fewer weights share a sign by chance
 ORDER_RUN, ORDER_STEPS, ORDER_SHARE = 32, 8, 0.25
@@ -40,13 +41,16 @@ def row_sqnr_db(case: Case) -> Finding | None:
     return Finding("row_sqnr_db", ">", 0.0, float(sqnr_db[row]), f"row {row}")
 
 
-def gain(case: Case) -> Finding:
+def gain(case: Case) -> Finding | None:
     """A wrong scale: the best multiple of the restored tensor is not itself.
 
     An unbiased error e takes it to <w, r> / <r, r> = 1 - (1 - cos^2), least squares to 1; by
     chance it moves by sqrt((1 - cos^2) / weights). Outputs of alike inputs move together: there,
-    by the standard error of a ratio over the output channels, which are independent.
+    by the standard error of a ratio over the output channels, which are independent; so few that it
+    is unknown are not judged.
     """
+    if not case.by_weights and len(case.judged.reference) < LEAST_OUTPUTS:
+        return None
     sums = case.judged.sums
     noise = max(0.0, 1 - sums.cosine**2)
     chance = sqrt(noise / sums.weights)

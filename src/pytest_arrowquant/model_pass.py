@@ -25,6 +25,7 @@ class Pass:
         self.count = sum(1 for _ in self._wanted(model))
         self.expectation = expectation
         self.results: list[TensorResult] = []
+        self.notes: list[str] = []
         self.scheme: Plain = {}
         self.dequantize_s = 0.0
         self.quantized: Any = None
@@ -39,6 +40,8 @@ class Pass:
                 )
             if not self.calibrated or takes_inputs(layer):
                 yield layer
+            elif (note := f"{layer.name} is a look-up table: left out") not in self.notes:
+                self.notes.append(note)
 
     def run(self, benchmark: Any) -> None:
         """Quantize, restore and examine every layer.
@@ -71,6 +74,8 @@ class Pass:
             restored = self.quantized.dequantize()
             self.dequantize_s += time.perf_counter() - start
             self.scheme = scheme_json(self.quantized, self.expectation.bits)
+            made = getattr(self.quantized, "notes", ())
+            self.notes += [f"{layer.name}: {note}" for note in made]
             self.results.append(
                 examine(
                     layer.name,

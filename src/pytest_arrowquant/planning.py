@@ -6,12 +6,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from .arrays import as_floating
+from .arrays import as_floating, require_finite
 from .checkpoints import SafetensorsFile
 from .errors import TargetError
 from .examine import TensorResult, examine
-from .expectation import expect
-from .quantizers import Mse, Quantizer
+from .expectation import BOUNDS, expect, validated
+from .quantizers import Mse, Quantizer, needs_calibration
 from .records import Plain
 from .subject import Layer, Model
 from .vocabulary import WIDTHS
@@ -112,8 +112,14 @@ def plan(
             f"widths={tuple(widths)!r} of {quantizer.name}; expected some of "
             f"{', '.join(map(str, quantizer.bits))}"
         )
+    if needs_calibration(quantizer):
+        raise TargetError(f"{quantizer.name} needs calibration; a plan is made of weights alone")
+    bounds = {
+        bits: {k: v for k, v in validated({"bits": bits, **given}, "plan()").items() if k in BOUNDS}
+        for bits, given in (targets or {}).items()
+    }
     layers, left = _tensors(subject)
-    choices = tuple(_choose(layer, ordered, quantizer, targets or {}) for layer in layers)
+    choices = tuple(_choose(layer, ordered, quantizer, bounds) for layer in layers)
     return Plan(quantizer.name, choices, left)
 
 
@@ -144,6 +150,7 @@ def _choose(
     targets: Mapping[int, Mapping[str, float]],
 ) -> Choice:
     weight = as_floating(layer.weight, f"tensor {layer.name!r}")
+    require_finite(weight, f"tensor {layer.name!r}")
     missed = []
     for bits in widths:
         expectation = expect({"bits": bits}, {}, targets, None, "plan()")

@@ -48,8 +48,8 @@ def recipes_for(modality: str, bits: int) -> tuple[Recipe, ...]:
     """The recipes of a modality at a width of weights; the first is the baseline.
 
     Recommended: text and code take time-aware ranges with R2Q, which has two bits, and Mse above;
-    image and audio take smoothing with GPTQ on the grid of Mse. Both have scales in super-blocks,
-    so that they take no more bits than the baseline. Last is Q-DiT's recipe (Chen et al. 2024).
+    image and audio take smoothing with GPTQ on the grid of Mse. Scales in super-blocks keep the
+    bits near those of the baseline. Last is Q-DiT's recipe (Chen et al. 2024).
     """
     return (
         Recipe(BASELINE, Rtn()),

@@ -16,6 +16,7 @@ from .targets import Verdict
 SCHEMA = "arrowquant-accuracy"
 SCHEMA_VERSION = 1
 WORST_LAYERS = 5
+OF_OUTPUTS = ("output_cosine", "gain", "bias", "floor")  # where outputs are judged
 
 Plain = dict[str, Any]
 
@@ -153,9 +154,11 @@ def record_of(
     notes += [
         f"guard {guard} left out: {reason}" for guard, reason in expectation.guards_off.items()
     ]
-    if expectation.judge == "outputs":
-        notes.append("judged by outputs: cosine, gain, bias and floor are of inputs @ weights.T")
     verdict = Verdict.over(outcome for result in results for outcome in result.outcomes)
+    if expectation.judge == "outputs":
+        metrics_held = {outcome.finding.metric for outcome in verdict.outcomes}
+        of_outputs = [name for name in OF_OUTPUTS if name in metrics_held]
+        notes.append(f"judged by outputs: {', '.join(of_outputs)} are of inputs @ weights.T")
     notes += target_notes(verdict)
     dtypes = sorted({result.dtype for result in results})
     return AccuracyRecord(

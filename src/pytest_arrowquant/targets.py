@@ -76,6 +76,8 @@ def _target(case: Case, metric: str, bound: float) -> Finding:
         cosines = case.weights.row_cosines
         row = int(cosines.argmin())
         return Finding(metric, ">=", bound, float(cosines[row]), f"row {row}")
+    if metric != "output_cosine":
+        raise TargetError(f"unknown target {metric!r}")
     if case.outputs is None:
         raise TargetError(
             "output_cosine needs inputs: pass inputs=, an array of (tokens, input channels)"

@@ -123,7 +123,7 @@ def pack(codes: Array, bits: int) -> Array:
     per_byte = 8 // bits
     padded = np.pad(codes, ((0, 0), (0, -codes.shape[1] % per_byte)))
     shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(bits)
-    parts = padded.reshape(len(codes), -1, per_byte) << shifts
+    parts = padded.reshape(len(codes), padded.shape[1] // per_byte, per_byte) << shifts
     return np.bitwise_or.reduce(parts, axis=2)  # type: ignore[no-any-return]
 
 

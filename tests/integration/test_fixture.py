@@ -321,7 +321,7 @@ def test_outputs_are_judged_where_asked_for(project):
     assert not {"cosine", "order"} & set(metrics)
     assert record["metrics"]["output_cosine"] == record["targets"][0]["value"] > 0.99
     assert record["notes"] == [
-        "judged by outputs: cosine, gain, bias and floor are of inputs @ weights.T"
+        "judged by outputs: output_cosine, gain, bias, floor are of inputs @ weights.T"
     ]
 
 

@@ -40,7 +40,9 @@ class Gptq:
     needs_calibration: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.damping <= 1:
+        if not isinstance(self.grid, Rtn | Mse):
+            raise SchemeError(f"grid={self.grid!r} is neither an Rtn nor an Mse")
+        if not isinstance(self.damping, int | float) or not 0 <= self.damping <= 1:
             raise SchemeError(f"damping={self.damping!r} is not from 0 to 1")
 
     def quantize(self, weight: object, bits: int, calibration: object = None) -> QuantizedTensor:
@@ -56,13 +58,17 @@ class Gptq:
             )
         inputs = Calibration.of(calibration)
         inputs.require_channels(array.shape)
+        return self.on_factor(array, bits, self.factor_of(inputs))[0]
+
+    def factor_of(self, inputs: Calibration, name: str = "weight") -> Factor:
+        """The factored Hessian of these inputs; TensorError for fewer tokens than channels."""
         tokens, channels = inputs.inputs.shape
         if tokens < channels:
             raise TensorError(
-                f"gptq has {tokens} calibration tokens for {channels} input channels; "
+                f"gptq has {tokens} calibration tokens for {channels} input channels of {name}; "
                 f"give at least as many tokens as channels, better four times as many"
             )
-        return self.on_factor(array, bits, inputs.factor(self.damping, self.act_order))[0]
+        return inputs.factor(self.damping, self.act_order)
 
     def on_factor(self, weight: Any, bits: int, factor: Factor) -> tuple[QuantizedTensor, Array]:
         """(codes of `weight`, loss): as quantize, for a factored Hessian.
