@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pytest_arrowquant.scheme import rows_and_columns
+
 Array = np.ndarray[Any, Any]
 F = np.float32
 
@@ -17,6 +19,19 @@ MOST = np.finfo(F).max * F(1 - 2.0**-10)  # ranges end here, so that no product 
 FIXED_POINT = 2**16  # the search counts places on the grid in these fractions
 SEARCHED = (2.0**-100, 2.0**100)  # the search leaves other scales alone
 REFITS = 6
+
+
+def rows_of(x: Array) -> Array:
+    """The array as rows of its first axis; a vector is one row."""
+    return x.reshape(rows_and_columns(x.shape))
+
+
+def assert_same_bits(got: Array, want: Array, what: object) -> None:
+    """Equal dtype, shape and bits: 0.0 is not -0.0."""
+    assert (got.dtype, got.shape) == (want.dtype, want.shape), what
+    np.testing.assert_array_equal(
+        got.view(f"u{got.itemsize}"), want.view(f"u{want.itemsize}"), str(what)
+    )
 
 
 def cut(rows: int, columns: int, group_size: int | str) -> list[list[tuple[slice, slice]]]:

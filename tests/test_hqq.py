@@ -19,8 +19,8 @@ from pytest_arrowquant.decoding import Affine
 from pytest_arrowquant.errors import SchemeError, TensorError
 from pytest_arrowquant.kernels import hqq
 from pytest_arrowquant.quantizers import Rtn
-from pytest_arrowquant.scheme import rows_and_columns
 from pytest_arrowquant.tensor import QuantizedTensor
+from reference import assert_same_bits, rows_of
 
 Array = np.ndarray[Any, Any]
 F = np.float32
@@ -83,18 +83,9 @@ def student(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_t(5, shape).astype(np.float32)
 
 
-def rows_of(x: Array) -> Array:
-    return x.reshape(rows_and_columns(x.shape))
-
-
 def affine_of(q: QuantizedTensor) -> Affine:
     assert isinstance(q.decoding, Affine)
     return q.decoding
-
-
-def assert_same_bits(got: Array, want: Array, what: object) -> None:
-    assert (got.dtype, got.shape) == (want.dtype, want.shape), what
-    np.testing.assert_array_equal(got.view(f"u{got.itemsize}"), want.view(f"u{want.itemsize}"))
 
 
 # The twin: a group at a time, whole numpy expressions in float32, Python integers for sums

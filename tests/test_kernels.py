@@ -20,8 +20,9 @@ from pytest_arrowquant.errors import SchemeError, TensorError
 from pytest_arrowquant.kernels import decode, structure
 from pytest_arrowquant.quantizers import Mse, Rtn
 from pytest_arrowquant.quantizers.mse import SHRINKS
-from pytest_arrowquant.scheme import Scheme, rows_and_columns
+from pytest_arrowquant.scheme import Scheme
 from pytest_arrowquant.tensor import QuantizedTensor, WidthKernels, encode_rows, quantize
+from reference import assert_same_bits, rows_of
 
 Array = np.ndarray[Any, Any]
 INTERPRETED = bool(numba.config.DISABLE_JIT)
@@ -107,18 +108,6 @@ def gaussian(*shape: int, seed: int = 0) -> Array:
 
 
 # Helpers
-
-
-def rows_of(x: Array) -> Array:
-    return x.reshape(rows_and_columns(x.shape))
-
-
-def assert_same_bits(got: Array, want: Array, what: object) -> None:
-    """Equal dtype, shape and bits: 0.0 is not -0.0."""
-    assert (got.dtype, got.shape) == (want.dtype, want.shape), what
-    np.testing.assert_array_equal(
-        got.view(f"u{got.itemsize}"), want.view(f"u{want.itemsize}"), what
-    )
 
 
 def assert_parameters(affine: Affine, p: Array, scheme: Scheme, what: object) -> None:

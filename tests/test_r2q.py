@@ -19,8 +19,8 @@ from pytest_arrowquant.binary_terms import BinaryTerms
 from pytest_arrowquant.errors import SchemeError, TensorError
 from pytest_arrowquant.kernels import binary
 from pytest_arrowquant.quantizers import Rtn
-from pytest_arrowquant.scheme import rows_and_columns
 from pytest_arrowquant.tensor import QuantizedTensor, encode_rows
+from reference import assert_same_bits, rows_of
 
 Array = np.ndarray[Any, Any]
 INTERPRETED = bool(numba.config.DISABLE_JIT)
@@ -77,10 +77,6 @@ def data(kind: str, shape: tuple[int, ...]) -> Array:
 
 def gaussian(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def rows_of(x: Array) -> Array:
-    return x.reshape(rows_and_columns(x.shape))
 
 
 def groups_of(x: Array, group_size: Any) -> list[list[Array]]:
@@ -217,11 +213,6 @@ def twin_values(codes: Array, p: Array, group_size: Any) -> Array:
 def terms_of(q: QuantizedTensor) -> BinaryTerms:
     assert isinstance(q.decoding, BinaryTerms)
     return q.decoding
-
-
-def assert_same_bits(got: Array, want: Array, what: object) -> None:
-    assert (got.dtype, got.shape) == (want.dtype, want.shape), what
-    np.testing.assert_array_equal(got.view(f"u{got.itemsize}"), want.view(f"u{want.itemsize}"))
 
 
 def squared_errors(x: Array, q: QuantizedTensor) -> list[float]:

@@ -13,7 +13,7 @@ from .examine import Restored, TensorResult, examine
 from .expectation import Expectation
 from .factor import Factor
 from .group_search import LayerErrors, best_group_sizes
-from .metrics import deviation
+from .metrics import deviation, outputs_of
 from .quantizers import Gptq, Rtn
 from .recipes import ASSERTED_ACTIVATIONS, WIDTH_PAIRS, Recipe, recipes_for
 from .records import AccuracyRecord, Plain, quantizer_json, record_of, scheme_json
@@ -193,7 +193,7 @@ class Trial:
         held_out = layer.held_out
         for inputs in (layer.calibration, held_out):
             inputs.require_channels(weight.shape, f"tensor {layer.name!r}")
-        outputs = rows.astype(np.float64) @ held_out.inputs.T.astype(np.float64)
+        outputs = outputs_of(rows, held_out.inputs)
         return cls(layer, weight, rows, layer.calibration, held_out, outputs, producer)
 
     def run(self, row: Row, group_size: int | None) -> None:

@@ -21,27 +21,29 @@ class Pass:
     def __init__(self, model: Model, quantizer: Quantizer, expectation: Expectation) -> None:
         self.quantizer = quantizer
         self.calibrated = needs_calibration(quantizer)
-        self.layers = self._wanted(model)
-        self.count = sum(1 for _ in self._wanted(model))
+        self.layers, self.count = iter(model), len(model)
         self.expectation = expectation
         self.results: list[TensorResult] = []
         self.notes: list[str] = []
+        if self.calibrated:
+            fed = list(self._fed(model))
+            self.layers, self.count = iter(fed), len(fed)
         self.scheme: Plain = {}
         self.dequantize_s = 0.0
         self.quantized: Any = None
 
-    def _wanted(self, model: Model) -> Iterator[Layer]:
-        """The layers; without those that are looked up instead of multiplied, for calibration."""
+    def _fed(self, model: Model) -> Iterator[Layer]:
+        """The layers but those that are looked up instead of multiplied, which are noted."""
         for layer in model:
-            if self.calibrated and not hasattr(layer, "held_out"):
+            if not hasattr(layer, "held_out"):
                 raise TensorError(
                     f"{self.quantizer.name} needs calibration, and tensor {layer.name!r} comes "
                     "without the inputs of its layer"
                 )
-            if not self.calibrated or takes_inputs(layer):
+            if takes_inputs(layer):
                 yield layer
-            elif (note := f"{layer.name} is a look-up table: left out") not in self.notes:
-                self.notes.append(note)
+            else:
+                self.notes.append(f"{layer.name} is a look-up table: left out")
 
     def run(self, benchmark: Any) -> None:
         """Quantize, restore and examine every layer.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import prod
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from .errors import SchemeError
 from .vocabulary import WIDTHS
@@ -73,6 +73,12 @@ class Scheme:
     def lowest_code(self) -> int:
         """The smallest code in use: symmetric codes of 4 and 8 bits are ±(2^(bits - 1) - 1)."""
         return int(self.symmetric and self.bits > 2)
+
+    def grouped(self, rows: Any) -> tuple[Any, int]:
+        """(rows, group size) as kernels cut them: per tensor, all rows are one group."""
+        if self.group_size == "tensor" and rows.size:
+            return rows.reshape(1, -1), rows.size
+        return rows, self.layout(rows.shape).group_size
 
     def layout(self, shape: tuple[int, ...]) -> Layout:
         """How a tensor of this shape is cut into groups and packed; the last group is ragged."""

@@ -56,8 +56,7 @@ class Hqq:
         array = as_floating(weight, "weight")
         rows = weight_rows(array, "weight")
         out = quantize(rows.reshape(array.shape), Scheme(bits, "float", self.group_size))
-        grouped = rows.reshape(1, -1) if self.group_size == "tensor" else rows
-        size = out.layout.group_size if grouped is rows else rows.size
+        grouped, size = out.scheme.grouped(rows)
         affine = out.decoding
         assert isinstance(affine, Affine)
         if rows.size:

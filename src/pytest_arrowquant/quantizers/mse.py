@@ -68,8 +68,7 @@ class Mse:
             require_finite(array, "weight")
             return _in_super_blocks(rows, scheme, array.shape, self.super_blocks)
         out = quantize(rows.reshape(array.shape), scheme)
-        grouped = rows.reshape(1, -1) if self.group_size == "tensor" else rows
-        size = out.layout.group_size if grouped is rows else rows.size
+        grouped, size = scheme.grouped(rows)
         affine = out.decoding
         assert isinstance(affine, Affine)
         if rows.size:

@@ -49,8 +49,7 @@ class R2q:
         rows = weight_rows(array, "weight")
         scheme = Scheme(2, "float" if self.mean else "none", self.group_size)
         layout = scheme.layout(array.shape)
-        grouped = rows.reshape(1, -1) if self.group_size == "tensor" and rows.size else rows
-        size = layout.group_size if grouped is rows else rows.size
+        grouped, size = scheme.grouped(rows)
         first, second = np.empty((2, *layout.parameter_shape), np.float32)
         mean = np.empty(layout.parameter_shape if self.mean else (0, 0), np.float32)
         if not binary.fit(grouped, size, self.rounds, first, second, mean):

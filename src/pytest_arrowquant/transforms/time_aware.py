@@ -9,14 +9,13 @@ from ..arrays import Array, as_floating, as_rows, require_finite
 from ..calibration import Calibration
 from ..errors import SchemeError, TensorError
 from ..kernels import activations
+from ..kernels.encode import MOST, TINY
 
 Groups = int | Literal["static", "step", "token"]
 
 WIDTHS = (4, 8)
 SHRINKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 TOKENS = 256  # enough to choose by
-TINY = np.float32(2.0**-126)  # smallest normal float32: a smaller scale has no finite inverse
-MOST = np.float32(np.finfo(np.float32).max * (1 - 2.0**-10))  # rounding cannot overflow from here
 
 
 def time_groups(ranges: object, counts: object, groups: int) -> Array:
