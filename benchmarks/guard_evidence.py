@@ -16,7 +16,7 @@ sys.path.insert(0, str(TESTS))
 
 from faults import FAULTS, int8_as_int2  # noqa: E402
 from pytest_arrowquant import Hqq, Mse, R2q, Rtn  # noqa: E402
-from pytest_arrowquant.checkpoints import SafetensorsFile  # noqa: E402
+from pytest_arrowquant.checkpoints import open_checkpoint  # noqa: E402
 from pytest_arrowquant.examine import TensorResult, examine  # noqa: E402
 from pytest_arrowquant.expectation import expect  # noqa: E402
 from pytest_arrowquant.models.draw import KINDS, draw  # noqa: E402
@@ -61,7 +61,7 @@ def all_weights(paths):
         "convolution 3x3": draw((128, 64, 3, 3), KINDS["convolution"], rng),
     }
     for path in paths:
-        for tensor in SafetensorsFile.open(path).quantizable:
+        for tensor in open_checkpoint(path).quantizable:
             weights[f"{path.stem}:{tensor.name}"] = tensor.weight
     return weights
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from pytest_arrowquant import Mse, Rtn
-from pytest_arrowquant.checkpoints import SafetensorsFile
+from pytest_arrowquant.checkpoints import open_checkpoint
 from pytest_arrowquant.quantizers.mse import COMPACT
 from pytest_arrowquant.super_blocks import SuperBlocks
 from pytest_arrowquant.vocabulary import WIDTHS
@@ -88,7 +88,7 @@ def sources(paths):
     yield "Gaussian", [rng.standard_normal(shape).astype(np.float32)]
     yield "Student's t, 5 degrees", [rng.standard_t(5, shape).astype(np.float32)]
     for path in paths:
-        tensors = SafetensorsFile.open(path).quantizable
+        tensors = open_checkpoint(path).quantizable
         yield path.stem, [tensor.weight.astype(np.float32) for tensor in tensors]
 
 

@@ -12,7 +12,7 @@ from faults import FAULTS, int8_as_int2
 from pytest_arrowquant import AccuracyFailure, Gptq, Mse, Rtn, TensorError, quantize
 from pytest_arrowquant.accuracy import Accuracy
 from pytest_arrowquant.case import Finding
-from pytest_arrowquant.checkpoints import SafetensorsFile
+from pytest_arrowquant.checkpoints import open_checkpoint
 from pytest_arrowquant.examine import examine
 from pytest_arrowquant.expectation import expect
 from pytest_arrowquant.metrics import deviation
@@ -45,7 +45,7 @@ def weights() -> dict[str, np.ndarray]:
         "convolution": draw((128, 48, 3, 3), KINDS["convolution"], rng),
     }
     for path in sorted(DATA.glob("*.safetensors")):
-        for tensor in SafetensorsFile.open(path).quantizable:
+        for tensor in open_checkpoint(path).quantizable:
             if tensor.shape[0] >= 16 and np.prod(tensor.shape) >= 4096:
                 known[f"{path.stem}:{tensor.name}"] = tensor.weight
     return known

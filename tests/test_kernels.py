@@ -226,20 +226,35 @@ def test_structure_is_its_twin(shape: tuple[int, int], kind: str) -> None:
     flat_w, flat_v = w.reshape(-1), v.reshape(-1)
     energy = float((w.astype(float) ** 2).sum() + (v.astype(float) ** 2).sum())
 
-    errors, of_means, detail = structure.blocks(flat_w, flat_v, 32)
-    want = reference.blocks(flat_w.tolist(), flat_v.tolist(), 32)
-    assert errors == pytest.approx(want[0], abs=1e-12 * math.sqrt(energy * max(w.size, 1)))
-    assert (of_means, detail) == pytest.approx(want[1:], abs=1e-12 * energy)
+    unit = 32 // math.gcd(32, shape[1])
+    row_sums, unit_sums = np.full((shape[0], 4), np.nan), np.full((-(-shape[0] // unit), 2), np.nan)
+    structure.sums(w, v, unit, row_sums, unit_sums)
+    assert_sums(row_sums, reference.deviations(w, v), shape)
+    details = np.full(len(unit_sums), np.nan)
+    structure.detail(w, unit, details)
+    errors, of_means, detail = reference.blocks(flat_w.tolist(), flat_v.tolist(), 32)
+    rounding = 1e-12 * math.sqrt(energy * max(w.size, 1))
+    assert unit_sums[:, 0].sum() == pytest.approx(errors, abs=rounding)
+    assert unit_sums[:, 1].sum() == pytest.approx(of_means, abs=1e-12 * energy)
+    assert details.sum() == pytest.approx(detail, abs=1e-12 * energy)
+
+    if w.size:
+        low, high = np.empty((2, shape[0]), np.float32)
+        structure.extents(w, low, high)
+        np.testing.assert_array_equal(low, w.min(axis=1))
+        np.testing.assert_array_equal(high, w.max(axis=1))
 
     for least in (1, 8):
-        got = structure.worst_order(flat_w, flat_v, shape[1], 32, least)
+        got = structure.worst_order(flat_w, flat_v, shape[1], least)
         assert got == reference.worst_order(flat_w, flat_v, shape[1], 32, least)
 
-    column_energy, alive = np.zeros(shape[1]), np.zeros(shape[1], np.int64)
-    structure.column_energies(w, v, column_energy, alive)
+    column_energy, dead = np.zeros(shape[1]), np.ones(shape[1], np.uint8)
+    structure.column_energies(w, column_energy)
+    left = structure.clear_alive(v, dead)
     want_energy, want_alive = reference.column_energies(w, v)
     np.testing.assert_allclose(column_energy, want_energy, rtol=1e-12)
-    np.testing.assert_array_equal(alive, want_alive)
+    np.testing.assert_array_equal(dead == 0, want_alive > 0)
+    assert left == np.count_nonzero(want_alive == 0)
 
     for back, (size, limit, slots) in product(
         (v, v.astype(float), -abs(v)), [(8, 2, 3), (8, 4, 3), (16, 256, 11)]
@@ -250,11 +265,23 @@ def test_structure_is_its_twin(shape: tuple[int, int], kind: str) -> None:
 
 def test_order_sees_steps_along_rows_only() -> None:
     w = np.array([0, 4, 0, 4, 0, 4, 0, 4, 0, 4], np.float32)
-    inverted = structure.worst_order(w, -w, 10, 10, 8)
+    inverted = structure.worst_order(w, -w, 10, 8)
     assert inverted == (1.0, 0)
-    assert structure.worst_order(w, -w, 2, 10, 5) == (1.0, 0)  # 5 of the 9 steps are within rows
-    assert structure.worst_order(w, -w, 2, 10, 6) == (0.0, 0)
-    assert structure.worst_order(w, w, 10, 10, 8) == (0.0, 0)
+    assert structure.worst_order(w, -w, 2, 5) == (1.0, 0)  # 5 of the 9 steps are within rows
+    assert structure.worst_order(w, -w, 2, 6) == (0.0, 0)
+    assert structure.worst_order(w, w, 10, 8) == (0.0, 0)
+
+
+def test_order_looks_at_every_run_that_may_hide_an_inversion() -> None:
+    """Errors of just more than half a large step turn it; the screen may not pass them over."""
+    for size, turned in ((0.51, 1.0), (0.49, 0.0)):
+        w = np.tile(np.array([1, -1], np.float32), 16)  # steps of 2, mean magnitude 1
+        v = w * np.float32(1 - 2 * size)
+        assert structure.worst_order(w, v, 32, 8)[0] == turned
+        almost = np.where(np.arange(32) % 2, w * np.float32(0.01), w)  # steps of 1.01: just large
+        moved = almost + np.where(np.arange(32) % 2, np.float32(2 * size), np.float32(0))
+        want = reference.worst_order(almost, moved, 32, 32, 8)
+        assert structure.worst_order(almost, moved, 32, 8) == want
 
 
 def test_zeros_of_both_signs_are_one_level() -> None:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from pytest_arrowquant import TensorError, measure
-from pytest_arrowquant.metrics import BLOCK, Sums, deviation
+from pytest_arrowquant.metrics import Sums, deviation
 from pytest_arrowquant.quantizers import Rtn
+from pytest_arrowquant.row_blocks import BLOCK
 
 RNG = np.random.default_rng(7)
 W = (RNG.standard_t(5, (48, 200)) * 0.02).astype(np.float32)

@@ -107,7 +107,9 @@ def test_misuse_is_refused(tmp_path: Path):
         plan([], (3, 4))
     with pytest.raises(TargetError, match=r"widths=\(\) of rtn; expected some of 2, 4, 8"):
         plan([], (), Rtn())
-    with pytest.raises(CheckpointError, match=r"does not exist; expected a \.safetensors file"):
+    with pytest.raises(
+        CheckpointError, match=r"does not exist; expected a \.safetensors or \.gguf"
+    ):
         plan(tmp_path / "none.safetensors")
 
     with pytest.raises(

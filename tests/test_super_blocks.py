@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 import reference
-from pytest_arrowquant.checkpoints import SafetensorsFile
+from pytest_arrowquant.checkpoints import open_checkpoint
 from pytest_arrowquant.errors import SchemeError, TensorError
 from pytest_arrowquant.kernels import super_blocks
 from pytest_arrowquant.quantizers.mse import COMPACT, SHRINKS, Mse
@@ -501,7 +501,7 @@ PEERS = {
 @pytest.mark.parametrize("name", PEERS)
 def test_peers_are_beaten_on_trained_weights(name: str, bits: int, peer: str) -> None:
     """With no more bits, over all tensors of a file."""
-    file = SafetensorsFile.open(DATA / f"{name}.safetensors")
+    file = open_checkpoint(DATA / f"{name}.safetensors")
     sums, nbytes, count = np.zeros(4), 0, 0
     for tensor in file.quantizable:
         q = COMPACT[bits].quantize(tensor.weight, bits)

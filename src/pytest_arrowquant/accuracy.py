@@ -5,6 +5,8 @@ from itertools import count
 from typing import Any
 
 from . import messages
+from .audit import Audit
+from .checkpoints.pairing import Pair
 from .comparison import compare, records_of_rows, rows_of
 from .errors import AccuracyFailure, ArrowQuantError, TargetError
 from .examine import examine
@@ -159,6 +161,25 @@ class Accuracy:
         ]
         if failures:
             raise AccuracyFailure("\n".join(failures))
+
+    def check_checkpoint(self, audit: Audit) -> None:
+        """Assert what holds of a quantized checkpoint as a whole, beside its tensors."""
+        __tracebackhide__ = True
+        self.asserted = True
+        if audit.problems:
+            raise AccuracyFailure("\n".join(audit.problems))
+
+    def check_pair(self, audit: Audit, pair: Pair) -> None:
+        """Hold one tensor of a quantized checkpoint against its original, record and assert it."""
+        __tracebackhide__ = True
+        try:
+            record, failure = audit.judge(pair, self.marker, self.project)
+        except ArrowQuantError as error:
+            raise error.with_traceback(None) from None
+        self._keep(record)
+        self.asserted = True
+        if failure:
+            raise AccuracyFailure(failure)
 
     def _model(
         self, model: Model, quantizer: Quantizer, name: str, benchmark: Any, keywords: Plain

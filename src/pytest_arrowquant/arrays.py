@@ -28,7 +28,7 @@ def as_floating(value: object, name: str) -> Array:
     return array
 
 
-def as_rows(array: Array, dtype: type[np.floating[Any]]) -> Array:
+def as_rows(array: Array, dtype: type[np.generic]) -> Array:
     """The array as C-contiguous rows of `dtype`, float32 or float64; a view where it can be.
 
     For kernels to read: one of a read-only array is marked writeable, as numba would compile

@@ -2,17 +2,24 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from .arrays import Array
+from .codes import Grid
+from .evidence import Evidence, Wanted, gather
 from .metrics import Deviation, deviation, outputs_of
+from .nearest import Nearest, NearestWeight
+from .row_blocks import RowBlocks
 from .scheme import GroupSize, Scheme, Zero
-from .tensor import quantize
-from .vocabulary import WIDTHS
 
 Op = Literal[">=", ">", "<=", "within"]
 
 EXCUSE = 1.25  # times what round-to-nearest does
+ALIKE = 1.01  # errors that differ by less are the same, computed otherwise
+FINE = 4  # bits
+LEAST_DEAD_ROWS = 16  # an input channel read by fewer outputs may round to zero in all of them
+WIDEST = 8  # bits of the round-to-nearest that wider ones are held to
+SHORTEST_FLOORED_ROW = 32  # weights; chance alone moves the error of shorter rows by 3 dB
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +51,45 @@ class Finding:
 class Case:
     """What is known of one restored tensor.
 
-    reference: the weights as given. outputs: inputs @ weights.T, if inputs were given, or outputs
-    that were made of quantized inputs.
+    blocks: the tensor and its reference, for what needs another pass. outputs: inputs @ weights.T,
+    if inputs were given, or outputs that were made of quantized inputs. grid: what the quantizer
+    says of itself, if anything.
     """
 
-    reference: Array
-    weights: Deviation
+    blocks: RowBlocks
+    evidence: Evidence
     inputs: Array | None
     outputs: Deviation | None
     judge: str
     bits: int | None
-    scheme: Scheme | None
+    grid: Grid | None
     nbytes: int | None
+
+    @classmethod
+    def of(
+        cls,
+        blocks: RowBlocks,
+        inputs: Array | None,
+        outputs: Deviation | None,
+        judge: str,
+        bits: int | None,
+        grid: Grid | None,
+        nbytes: int | None,
+    ) -> "Case":
+        """The case with the evidence of one pass, which gathers what its guards will look at."""
+        wanted = _wanted(blocks, judge == "outputs", bits, grid)
+        evidence = gather(blocks, wanted)
+        return cls(blocks, evidence, inputs, outputs, judge, bits, grid, nbytes)
+
+    @property
+    def weights(self) -> Deviation:
+        """How far the weights are from the reference."""
+        return self.evidence.weights
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the tensor."""
+        return self.blocks.reference.shape
 
     @property
     def judged(self) -> Deviation:
@@ -69,33 +103,88 @@ class Case:
 
     @property
     def width(self) -> int | None:
-        """The widest width of round-to-nearest not wider than what is judged; None without one.
+        """The width of the round-to-nearest that is a yardstick; None without one.
 
-        None also where float64 weights leave the range of float32, in which it quantizes, and
-        where outputs are judged that were made of quantized inputs, to which it is no floor.
+        None also where float64 weights leave the range of float32, in which it rounds, and where
+        outputs are judged that were made of quantized inputs, to which it is no floor.
         """
         if self.weights.exponent or (self.inputs is None and not self.by_weights):
             return None
-        return max((width for width in WIDTHS if self.bits and width <= self.bits), default=None)
+        return None if self.bits is None or self.bits < 2 else min(self.bits, WIDEST)
 
     @property
-    def zeros(self) -> tuple[Zero, ...]:
-        """The kinds of zero that the quantizer may have; all of them where it does not say."""
-        return (self.scheme.zero,) if self.scheme else get_args(Zero)
+    def kinds(self) -> tuple[Nearest, ...]:
+        """Round-to-nearest of each kind that the quantizer may be, by row where not said.
+
+        Floats have their scale by group as a power of two as well, and those of 8 bits, which are
+        as fine over many binades, one of the tensor: for scales of square blocks.
+        """
+        assert self.width is not None
+        if self.grid and self.grid.table:
+            by_row = Nearest(self.width, table=self.grid.table)
+            shared = replace(by_row, group_size=self.grid.group_size or "channel")
+            kinds = (
+                by_row,
+                replace(shared, power_of_two=True),
+                replace(by_row, group_size="tensor"),
+            )
+            return kinds if self.bits == WIDEST else kinds[:2]
+        zeros: tuple[Zero, ...] = (self.grid.zero,) if self.grid else get_args(Zero)
+        return tuple(Nearest(self.width, zero) for zero in zeros)
+
+    @property
+    def fed_back(self) -> bool:
+        """True where the codes may come of error feedback, and the weights are judged."""
+        return self.by_weights and self.grid is not None and self.grid.feedback
 
     @property
     def fine(self) -> bool:
         """True from 4 bits on: so fine that only a broken quantizer loses a column or a step."""
-        return self.bits is not None and self.bits >= 4
+        return self.bits is not None and self.bits >= FINE
 
-    def nearest(self, zero: Zero, group_size: GroupSize) -> Deviation:
+    def nearest(self, kind: Nearest) -> Deviation:
         """What round-to-nearest makes of the same weights, judged in the same place."""
-        assert self.width is not None
-        restored = quantize(self.reference, Scheme(self.width, zero, group_size)).dequantize()
+        low, high, reference = self.evidence.low, self.evidence.high, self.blocks.reference
+        rounded = NearestWeight(reference, kind, low, high)
         if self.by_weights:
-            return deviation(self.reference, restored)
+            return deviation(reference, rounded)
         assert self.inputs is not None
-        return deviation(outputs_of(self.reference, self.inputs), outputs_of(restored, self.inputs))
+        restored = rounded.restore(0, len(low)).reshape(reference.shape)
+        return deviation(outputs_of(reference, self.inputs), outputs_of(restored, self.inputs))
+
+
+def grid_of(restored: Any) -> Grid | None:
+    """What a quantized result says of its grid, by `grid` or by `scheme`; None if nothing."""
+    grid = getattr(restored, "grid", None)
+    if isinstance(grid, Grid):
+        return grid
+    scheme = getattr(restored, "scheme", None)
+    if isinstance(scheme, Scheme):
+        return Grid(scheme.bits, scheme.zero, scheme.group_size)
+    return None
+
+
+def _wanted(blocks: RowBlocks, by_outputs: bool, bits: int | None, grid: Grid | None) -> Wanted:
+    """What the guards of such a tensor look at; the rest is not gathered."""
+    if bits is None:
+        return Wanted()
+    fine, (rows, columns) = bits >= FINE, blocks.layout
+    feedback = grid is not None and grid.feedback
+    size = grid.group_size if grid else None
+    return Wanted(
+        order=fine and not by_outputs and not feedback,
+        columns=fine and len(blocks.reference.shape) > 1 and rows >= LEAST_DEAD_ROWS,
+        group_size=columns if size == "channel" else size,
+        limit=2**bits,
+        rounded=None if by_outputs else _rounded(bits, grid, columns),
+    )
+
+
+def _rounded(bits: int, grid: Grid | None, columns: int) -> Nearest | None:
+    """The yardstick of rows that is found in the same pass: that of a table."""
+    if grid is None or not grid.table or grid.feedback or grid.group_size in (None, "tensor"):
+        return None
+    return Nearest(bits, table=grid.table) if columns >= SHORTEST_FLOORED_ROW else None
 
 
 def excused(case: Case, finding: Finding, value_of: Callable[[Deviation], float]) -> Finding:
@@ -108,7 +197,8 @@ def excused(case: Case, finding: Finding, value_of: Callable[[Deviation], float]
     if finding.passed or case.width is None:
         return finding
     error = case.judged.sums.error_energy
-    sizes: set[GroupSize] = {"channel", case.scheme.group_size if case.scheme else "channel"}
-    nearest = [case.nearest(zero, size) for zero in case.zeros for size in sizes]
-    honest = [value_of(found) for found in nearest if error <= found.sums.error_energy]
+    size: GroupSize = case.grid.group_size if case.grid and case.grid.group_size else "channel"
+    kinds = {*case.kinds, *(replace(kind, group_size=size) for kind in case.kinds)}
+    nearest = [case.nearest(kind) for kind in kinds]
+    honest = [value_of(found) for found in nearest if error <= ALIKE * found.sums.error_energy]
     return replace(finding, bound=max(finding.bound, EXCUSE * max(honest, default=0.0)))

@@ -1,14 +1,14 @@
 """One restored tensor held to an expectation, and what is kept of it once its arrays are gone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 
-from .arrays import Array, as_floating, first_non_finite, require_finite
-from .case import Case
+from .arrays import Array, as_floating
+from .case import Case, grid_of
 from .errors import TensorError
 from .expectation import Expectation
 from .metrics import (
@@ -19,10 +19,10 @@ from .metrics import (
     deviation,
     outputs_of,
     restored_array,
-    row_minima,
+    restored_values,
     stored_bytes,
 )
-from .scheme import Scheme
+from .row_blocks import RowBlocks
 from .targets import Outcome, findings, incomplete
 
 WORST_ROWS = 3
@@ -92,49 +92,55 @@ def examine(
     they are those of the restored weight on `inputs`.
     """
     w = as_floating(reference, f"reference of {name!r}")
-    require_finite(w, f"reference of {name!r}")
     if not w.size:
         raise TensorError(f"reference of {name!r} has shape {w.shape}: no weight to judge")
-    r = as_floating(restored_array(restored), f"restored {name!r}")
+    r = restored_values(restored, f"restored {name!r}")
     nbytes = stored_bytes(restored) if nbytes is None else _whole(nbytes)
-    problem = _problem(w, r)
-    if problem:
-        outcome = Outcome(incomplete(problem), name)
-        sums = Sums(weights=w.size, original_bytes=w.nbytes)
-        return TensorResult(
-            name, w.shape, w.dtype.name, sums, None, -1.0, -inf, nbytes, (outcome,), (), problem
-        )
-    weights = deviation(w, r)
+    if r.shape != w.shape:
+        problem = f"restored has shape {r.shape}, the reference {w.shape}"
+        return _incomplete(name, w, nbytes, problem)
     tokens = None if inputs is None else as_inputs(inputs, w)
-    if tokens is not None:
-        outputs = deviation(outputs_of(w, tokens), outputs_of(r, tokens))
-    elif outputs is None and expectation.judge == "outputs":
+    if tokens is None and outputs is None and expectation.judge == "outputs":
         raise TensorError("judge='outputs' needs inputs: pass inputs=, (tokens, input channels)")
-
-    scheme = getattr(restored, "scheme", None)
-    known = scheme if isinstance(scheme, Scheme) else None
-    case = Case(w, weights, tokens, outputs, expectation.judge, expectation.bits, known, nbytes)
-    outcomes = tuple(Outcome(finding, name) for finding in findings(case, expectation))
-    rows = np.argsort(weights.row_sqnr_db, kind="stable")[:WORST_ROWS]
-    worst = tuple(
-        (int(row), float(weights.row_cosines[row]), float(weights.row_sqnr_db[row])) for row in rows
+    if tokens is not None:
+        r = restored_array(r, f"restored {name!r}")
+    blocks = RowBlocks.of(w, r)
+    case = Case.of(
+        blocks, tokens, outputs, expectation.judge, expectation.bits, grid_of(restored), nbytes
     )
+    if where := case.weights.not_finite(blocks, restored=False):
+        raise TensorError(f"reference of {name!r} has {where}; every value must be finite")
+    if where := case.weights.not_finite(blocks, restored=True):
+        return _incomplete(name, w, nbytes, f"restored has {where}")
+    if tokens is not None:
+        case = replace(case, outputs=deviation(outputs_of(w, tokens), outputs_of(r, tokens)))
+    outcomes = tuple(Outcome(finding, name) for finding in findings(case, expectation))
+    return _result(name, case, outcomes)
+
+
+def _result(name: str, case: Case, outcomes: tuple[Outcome, ...]) -> TensorResult:
+    """What is kept of a case."""
+    weights, reference = case.weights, case.blocks.reference
+    cosines, sqnr_db = weights.row_cosines, weights.row_sqnr_db
+    rows = np.argsort(sqnr_db, kind="stable")[:WORST_ROWS]
+    worst = tuple((int(row), float(cosines[row]), float(sqnr_db[row])) for row in rows)
     return TensorResult(
-        name, w.shape, w.dtype.name, weights.sums, outputs.sums if outputs else None,
-        *row_minima(weights), nbytes, outcomes, worst,
+        name, reference.shape, reference.dtype.name, weights.sums,
+        case.outputs.sums if case.outputs else None,
+        float(cosines.min()), float(sqnr_db.min()), case.nbytes, outcomes, worst,
     )  # fmt: skip
+
+
+def _incomplete(name: str, w: Array, nbytes: int | None, problem: str) -> TensorResult:
+    """The result of a tensor that is not whole."""
+    outcome = Outcome(incomplete(problem), name)
+    sums = Sums(weights=w.size, original_bytes=w.nbytes)
+    return TensorResult(
+        name, w.shape, w.dtype.name, sums, None, -1.0, -inf, nbytes, (outcome,), (), problem
+    )
 
 
 def _whole(nbytes: object) -> int:
     if isinstance(nbytes, bool) or not isinstance(nbytes, Integral) or nbytes < 1:
         raise TensorError(f"nbytes={nbytes!r} is not a whole number from 1")
     return int(nbytes)
-
-
-def _problem(reference: Array, restored: Array) -> str:
-    """Why the restored tensor is not whole; empty if it is."""
-    if restored.shape != reference.shape:
-        return f"restored has shape {restored.shape}, the reference {reference.shape}"
-    if not np.isfinite(restored).all():
-        return f"restored has {first_non_finite(restored)}"
-    return ""

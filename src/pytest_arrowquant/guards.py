@@ -5,26 +5,27 @@ evidence for every bound is the table in docs/guards.md. No case is of an empty 
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import inf, sqrt
 
 import numpy as np
 
 from .arrays import Array
-from .case import Case, Finding, excused
+from .case import SHORTEST_FLOORED_ROW, Case, Finding, excused
 from .kernels import structure
 from .metrics import DB_PER_BIT, decibels
-from .scheme import GroupSize, Scheme
-from .tensor import quantize
+from .nearest import Nearest
+from .row_blocks import BLOCK
 
-SHORTEST_FLOORED_ROW = 32  # weights; chance alone moves the error of shorter rows by 3 dB
-FLOOR_DB = {2: -5.0, 4: -3.0, 8: -3.0}
+COARSE_FLOOR_DB, FLOOR_DB = -5.0, -3.0  # below 4 bits, and from there on
+FED_BACK_FLOOR_DB = -9.0  # GPTQ hands the errors of an outlier on to the rest of its row
 GAIN_PER_NOISE, GAIN_SIGMAS = 1.5, 4
 GAIN_SLACK = 0.004  # one scale rounded to bfloat16
 LEAST_OUTPUTS = 16  # output channels
 ROW_GAIN, ROW_GAIN_SIGMAS = 0.1, 6
 BIAS, LEAST_BIASED = 0.75, 256  # bound; fewer weights share a sign by chance
-ORDER_RUN, ORDER_STEPS, ORDER_SHARE = 32, 8, 0.25
-LEAST_DEAD_ROWS = 16  # an input channel read by fewer outputs may round to zero in all of them
+ORDER_SHARE = 0.25
+LEAST_FED_BACK = 16  # rows, of which a median says something
 LEAST_CEILING = 1024  # weights
 CEILING_BITS = 4  # wider codes are as fine as the float16 weights they are made from
 
@@ -32,9 +33,10 @@ CEILING_BITS = 4  # wider codes are as fine as the float16 weights they are made
 def row_sqnr_db(case: Case) -> Finding | None:
     """No row may be worse than that row set to zero; a zero row stays zero.
 
-    Judged by outputs from 4 bits on: at 2 bits GPTQ gives up whole rows of weights, rightly.
+    Judged by outputs, or fed back, from 4 bits on: at 2 bits GPTQ gives up whole rows of weights,
+    rightly.
     """
-    if not (case.by_weights or case.fine):
+    if not case.fine and (case.fed_back or not case.by_weights):
         return None
     sqnr_db = case.weights.row_sqnr_db
     row = int(np.argmin(sqnr_db))
@@ -49,7 +51,7 @@ def gain(case: Case) -> Finding | None:
     by the standard error of a ratio over the output channels, which are independent; so few that it
     is unknown are not judged.
     """
-    if not case.by_weights and len(case.judged.reference) < LEAST_OUTPUTS:
+    if not case.by_weights and len(case.judged.row_sums) < LEAST_OUTPUTS:
         return None
     sums = case.judged.sums
     noise = max(0.0, 1 - sums.cosine**2)
@@ -74,7 +76,7 @@ def row_gain(case: Case) -> Finding | None:
 
     value: the gain of the row that is furthest beyond its own bound.
     """
-    if not case.fine or case.weights.reference.shape[1] < SHORTEST_FLOORED_ROW:
+    if not case.fine or case.weights.columns < SHORTEST_FLOORED_ROW:
         return None
     reference, restored, error = case.weights.row_sums[:, :3].T
     live = (reference > 0) & (restored > 0)
@@ -82,7 +84,7 @@ def row_gain(case: Case) -> Finding | None:
         return None
     gains = (reference[live] + restored[live] - error[live]) / 2 / restored[live]
     noise = np.clip(1 - case.weights.row_cosines[live] ** 2, 0, 1)
-    chance = ROW_GAIN_SIGMAS * np.sqrt(noise / case.weights.reference.shape[1])
+    chance = ROW_GAIN_SIGMAS * np.sqrt(noise / case.weights.columns)
     bounds = ROW_GAIN + 2 * GAIN_PER_NOISE * noise + chance
     worst = int(np.argmin(bounds - np.abs(gains - 1)))
     where = f"row {int(np.flatnonzero(live)[worst])}"
@@ -100,120 +102,156 @@ def bias(case: Case) -> Finding | None:
 
 def dead_columns(case: Case) -> Finding | None:
     """An input channel of at least median norm may not come back all zero."""
-    shape, weights = case.reference.shape, case.weights.reference
-    if len(shape) < 2 or shape[0] < LEAST_DEAD_ROWS or not case.fine:
+    dead = case.evidence.dead
+    if dead is None:
         return None
-    energy, alive = np.zeros(weights.shape[1]), np.zeros(weights.shape[1], np.int64)
-    structure.column_energies(weights, case.weights.restored, energy, alive)
-    channels = (shape[1], -1)
-    energy, alive = energy.reshape(channels).sum(axis=1), alive.reshape(channels).sum(axis=1)
-    dead = np.flatnonzero((energy >= np.median(energy)) & (energy > 0) & (alive == 0))
-    where = f"input channel {int(dead[0])}" if dead.size else ""
-    return Finding("dead_columns", "<=", 0, int(dead.size), where)
+    if not dead.any():
+        return Finding("dead_columns", "<=", 0, 0)
+    energy = np.zeros(dead.size)
+    for _, rows in case.blocks.references():
+        structure.column_energies(rows, energy)
+    channels = (case.shape[1], -1)
+    energy = energy.reshape(channels).sum(axis=1)
+    silent: Array = np.asarray(dead.reshape(channels).all(axis=1))
+    lost = np.flatnonzero((energy >= np.median(energy)) & (energy > 0) & silent)
+    where = f"input channel {int(lost[0])}" if lost.size else ""
+    return Finding("dead_columns", "<=", 0, int(lost.size), where)
 
 
 def levels(case: Case) -> Finding | None:
-    """At most 2^bits distinct values in a group, where the groups are known."""
-    if case.scheme is None or case.bits is None:
+    """At most 2^bits distinct values in a group, where the groups are known.
+
+    Not where values were made of codes before our eyes: they are no more by construction.
+    """
+    if case.evidence.levels is None or case.bits is None:
         return None
-    limit, restored = 2**case.bits, case.weights.restored
-    size = case.scheme.layout(case.reference.shape).group_size
-    if case.scheme.group_size == "tensor":
-        restored, size = restored.reshape(1, -1), restored.size
-    most, row, group = structure.most_levels(restored, size, limit, case.bits + 3)
-    return Finding("levels", "<=", limit, int(most), f"row {row}, group {group}")
+    most, row, group = case.evidence.levels
+    return Finding("levels", "<=", 2**case.bits, most, f"row {row}, group {group}")
 
 
 def order(case: Case) -> Finding | None:
-    """Large steps along a row keep their direction: blocks and groups are where they belong."""
-    if not case.by_weights or not case.fine:
+    """Large steps along a row keep their direction: blocks and groups are where they belong.
+
+    Of 4 bits and more; neither judged by outputs nor fed back.
+    """
+    if case.evidence.order is None:
         return None
-    w, r = case.weights.reference, case.weights.restored
-    share, start = structure.worst_order(
-        w.reshape(-1), r.reshape(-1), w.shape[1], ORDER_RUN, ORDER_STEPS
-    )
-    row, column = divmod(int(start), w.shape[1])
+    share, start = case.evidence.order
+    row, column = divmod(start, case.weights.columns)
     where = f"from row {row}, column {column} on"
-    return Finding("order", "<=", ORDER_SHARE, float(share), where)
+    return Finding("order", "<=", ORDER_SHARE, share, where)
 
 
 def floor(case: Case) -> Finding | None:
     """SQNR not far below round-to-nearest at the same width on the same weights.
 
-    Each row where the groups are known and rows are long enough, else the tensor. Round-to-
-    nearest's error counts as at least what its step predicts (step^2 / 12 a weight), so that
-    weights which happen to lie on its grid accuse nobody.
+    Each row where the groups are known and rows are long enough, else the tensor. Integers: the
+    error that the step of round-to-nearest predicts (step^2 / 12 a weight), and where that does
+    not suffice its own error, if it is more: weights which happen to lie on its grid accuse
+    nobody.
     """
     if case.width is None:
         return None
-    by_tensor = case.scheme is None or case.scheme.group_size == "tensor"
-    group_size: GroupSize = "tensor" if by_tensor else "channel"
-    long = case.weights.reference.shape[1] >= SHORTEST_FLOORED_ROW
+    if case.fed_back:
+        return _fed_back_floor(case)
+    by_tensor = case.grid is None or case.grid.group_size in (None, "tensor")
+    long = case.weights.columns >= SHORTEST_FLOORED_ROW
     by_row = case.by_weights and not by_tensor and long
-    for zero in case.zeros:  # the next only where it could excuse
-        finding = _floor(case, Scheme(case.width, zero, group_size), by_row)
+    for kind in case.kinds:  # the next only where it could excuse
+        kind = replace(kind, group_size="tensor") if by_tensor else kind
+        finding = _floor(case, kind, by_row)
         if finding.passed:
             break
     return finding
 
 
-def _floor(case: Case, baseline: Scheme, by_row: bool) -> Finding:
-    error = case.judged.row_sums[:, 2]
-    if case.by_weights:
-        allowed = quantize(case.reference, baseline).compare(case.reference)[:, 2]
-        allowed = np.maximum(allowed, _predicted_error(case.weights.reference, baseline))
-    else:
-        allowed = case.nearest(baseline.zero, baseline.group_size).row_sums[:, 2]
-    bound = FLOOR_DB[baseline.bits]
+def _floor(case: Case, kind: Nearest, by_row: bool) -> Finding:
+    evidence = case.evidence
+    if not case.by_weights:
+        return _held(case, case.nearest(kind).row_sums[:, 2], by_row)
+    if kind.table:
+        gathered = evidence.rounded if kind == case.kinds[0] else None
+        allowed = case.nearest(kind).row_sums[:, 2] if gathered is None else gathered
+        spared = kind.of_largest(evidence.low, evidence.high) if by_row else 0
+        return _held(case, allowed + spared, by_row)
+    predicted = kind.predicted(evidence.low, evidence.high, case.weights.columns)
+    finding = _held(case, predicted, by_row)
+    if finding.passed:
+        return finding
+    return _held(case, np.maximum(case.nearest(kind).row_sums[:, 2], predicted), by_row)
+
+
+def _held(case: Case, allowed: Array, by_row: bool) -> Finding:
+    """The error of each row, or of all, against what is allowed there."""
+    error, bound = case.judged.row_sums[:, 2], FLOOR_DB if case.fine else COARSE_FLOOR_DB
     if not by_row:
         return Finding("floor", ">=", bound, decibels(float(allowed.sum()), float(error.sum())))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        values = np.where(error == 0, inf, 10 * np.log10(allowed / error))
+    values = _ratio_db(allowed, error)
     row = int(np.argmin(values))
     return Finding("floor", ">=", bound, float(values[row]), f"row {row}")
 
 
-def _predicted_error(reference: Array, baseline: Scheme) -> Array:
-    """columns * step^2 / 12 of each row, for the step of round-to-nearest."""
-    rows, columns = reference.shape
-    low = reference.min(axis=1, initial=0.0)
-    high = reference.max(axis=1, initial=0.0)
-    if baseline.group_size == "tensor":
-        low, high = low.min(initial=0.0), high.max(initial=0.0)
-    if baseline.symmetric:
-        steps = 2 ** (baseline.bits - 1) - (baseline.bits > 2)
-        step = np.maximum(-low, high).astype(np.float64) / steps
-    else:
-        step = (high.astype(np.float64) - low) / (2**baseline.bits - 1)
-    return np.broadcast_to(columns * step**2 / 12, (rows,))
+def _ratio_db(allowed: Array, error: Array) -> Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(error == 0, inf, 10 * np.log10(allowed / error))
+
+
+def _fed_back_floor(case: Case) -> Finding | None:
+    """Error feedback loses some decibels, about as many everywhere: no row may stand out.
+
+    value: of the worst row, what the step of round-to-nearest predicts over its own error in
+    decibels, less the median of that over the rows.
+    """
+    evidence, columns = case.evidence, case.weights.columns
+    if len(evidence.low) < LEAST_FED_BACK or columns < SHORTEST_FLOORED_ROW:
+        return None
+    predicted = case.kinds[0].predicted(evidence.low, evidence.high, columns)
+    values = _ratio_db(predicted, case.weights.row_sums[:, 2])
+    if not np.isfinite(typical := np.median(values)):  # half of the rows are exact
+        return None
+    row = int(np.argmin(values))
+    return Finding("floor", ">=", FED_BACK_FLOOR_DB, float(values[row] - typical), f"row {row}")
 
 
 def ceiling(case: Case) -> Finding | None:
     """More detail than so few bits can hold: the width is only a label.
 
     The bound is the Gaussian rate-distortion limit at the stored bits per weight, and at least at
-    two bits above the width: real weights are no Gaussian, and may take fewer bits.
+    two bits above the width: real weights are no Gaussian, and may take fewer bits. Detail is the
+    energy about the means of blocks of 32; looked at only where all energy would be too much.
     Not for references that have few distinct values themselves: those may be stored exactly.
     """
-    weights = case.weights.reference
-    if case.bits is None or case.bits > CEILING_BITS or weights.size < LEAST_CEILING:
+    weights, sums = case.weights.sums.weights, case.weights.sums
+    if case.bits is None or case.bits > CEILING_BITS or weights < LEAST_CEILING:
         return None
     rate = case.bits + 2.0
     if case.nbytes is not None:
-        rate = max(rate, case.nbytes * 8 / weights.size)
-    elif weights.shape[1] < 2 * ORDER_RUN:
+        rate = max(rate, case.nbytes * 8 / weights)
+    elif case.weights.columns < 2 * BLOCK:
         return None
-    value = decibels(case.weights.detail_energy, case.weights.sums.error_energy)
-    if value > DB_PER_BIT * rate and _few_valued(weights.reshape(-1)):
-        return None
-    return Finding("ceiling", "<=", DB_PER_BIT * rate, value)
+    bound = DB_PER_BIT * rate
+    value = decibels(sums.reference_energy, sums.error_energy)
+    if value > bound:
+        detail, few_valued = _detail(case)
+        value = decibels(detail, sums.error_energy)
+        if value > bound and few_valued:
+            return None
+    return Finding("ceiling", "<=", bound, value)
 
 
-def _few_valued(weights: Array, run: int = 64) -> bool:
-    """True where half of the runs have each value twice or more, on average."""
-    runs = np.sort(weights[: weights.size // run * run].reshape(-1, run), axis=1)
-    distinct = 1 + np.count_nonzero(np.diff(runs, axis=1), axis=1)
-    return bool(np.median(distinct) <= run // 2)
+def _detail(case: Case) -> tuple[float, bool]:
+    """(energy about block means, whether half of the blocks repeat values, on average)."""
+    details, counts = [], np.zeros(BLOCK + 1, np.int64)
+    unit = case.blocks.unit
+    for _, rows in case.blocks.references():
+        found = np.empty(-(-len(rows) // unit))
+        structure.detail(rows, unit, found)
+        details.append(found)
+        runs = np.sort(rows.reshape(-1)[: rows.size // BLOCK * BLOCK].reshape(-1, BLOCK), axis=1)
+        distinct = 1 + np.count_nonzero(np.diff(runs, axis=1), axis=1)
+        counts += np.bincount(distinct, minlength=BLOCK + 1)
+    few = counts[: BLOCK // 2 + 1].sum() * 2 >= counts.sum()
+    return float(np.concatenate(details).sum()), bool(few)
 
 
 GUARDS: dict[str, Callable[[Case], Finding | None]] = {

@@ -6,15 +6,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from .arrays import Array, as_floating, as_rows, common_dtype, require_finite
+from .arrays import Array, as_floating, as_rows, require_finite
 from .errors import TensorError
-from .kernels import decode, structure
+from .kernels import structure
+from .row_blocks import Block, RowBlocks
 
-BLOCK = 32  # weights; the run within which errors must not share a sign
 DB_PER_BIT = 20 * log10(2)  # Gaussian rate-distortion: D = 2^(-2R)
 SMALLEST_NORMAL = -126  # exponent of the smallest normal float32; a row below it counts as zero
 ROUNDING_ONLY = 1e-12  # error energy over reference energy at which only float32 rounding is left
-SAFE_EXPONENT = 127  # of float32: beyond it squares of a float64 may overflow or vanish
 
 
 def decibels(signal: float, noise: float) -> float:
@@ -154,18 +153,16 @@ def _norm_ratio(sums: Sums) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Deviation:
-    """One restored array beside its reference: the arrays as rows, and their sums.
+    """How far one tensor is from its reference: sums, of all of it and of its rows.
 
-    row_sums: float64 (rows, 4) as kernels/decode.py gives them. detail_energy: energy of the
-    reference about its block means. exponent: both arrays are divided by 2 to this power; 0
-    unless a float64 leaves the range of float32.
+    columns: weights of a row. row_sums: float64 (rows, 4) as kernels/decode.py gives them.
+    exponent: both tensors were divided by 2 to this power; 0 unless a float64 leaves the range of
+    float32.
     """
 
-    reference: Array
-    restored: Array
+    columns: int
     row_sums: Array
     sums: Sums
-    detail_energy: float
     exponent: int
 
     @property
@@ -182,7 +179,7 @@ class Deviation:
     def row_sqnr_db(self) -> Array:
         """SQNR of each row; a zero row is infinite if it stayed zero, else minus infinity."""
         reference, restored, error = self.row_sums.T[:3]
-        smallest = ldexp(self.reference.shape[1] ** 0.5, SMALLEST_NORMAL - self.exponent)
+        smallest = ldexp(self.columns**0.5, SMALLEST_NORMAL - self.exponent)
         with np.errstate(divide="ignore", invalid="ignore"):
             sqnr_db = 10 * np.log10(reference / error)
         sqnr_db[error == 0] = inf
@@ -190,38 +187,64 @@ class Deviation:
         sqnr_db[zero] = np.where(np.sqrt(restored[zero]) < smallest, inf, -inf)
         return sqnr_db  # type: ignore[no-any-return]
 
-
-def deviation(reference: Array, restored: Array) -> Deviation:
-    """The sums of two finite arrays of one shape."""
-    dtype = common_dtype(reference, restored)
-    w, r = as_rows(reference, dtype), as_rows(restored, dtype)
-    exponent = _exponent(w, r) if dtype is np.float64 else 0
-    if exponent:
-        w, r = np.ldexp(w, -exponent), np.ldexp(r, -exponent)
-    row_sums = np.zeros((w.shape[0], 4))
-    decode.deviate(w, r, row_sums)
-    error, block_mean_energy, detail = structure.blocks(w.reshape(-1), r.reshape(-1), BLOCK)
-    energies = row_sums.sum(axis=0)
-    with np.errstate(over="ignore"):
-        largest = float(np.ldexp(row_sums[:, 3].max(initial=0.0), exponent))
-    sums = Sums(
-        weights=prod(reference.shape),
-        reference_energy=float(energies[0]),
-        restored_energy=float(energies[1]),
-        error_energy=float(energies[2]),
-        error=float(error),
-        block_mean_energy=float(block_mean_energy),
-        original_bytes=reference.nbytes,
-        largest_error=largest,
-    )
-    return Deviation(w, r, row_sums, sums, float(detail), exponent)
+    def not_finite(self, blocks: RowBlocks, *, restored: bool) -> str:
+        """The first NaN or infinity of a side, in words: 'nan at index (3, 7)'; empty if none."""
+        finite = np.isfinite(self.row_sums[:, int(restored)])
+        return "" if finite.all() else blocks.non_finite(restored, int(np.argmin(finite)))
 
 
-def _exponent(*arrays: Array) -> int:
-    """The power of two to divide by so that squares neither overflow nor vanish; mostly 0."""
-    peak = max(float(np.abs(array).max(initial=0.0)) for array in arrays)
-    exponent = int(np.frexp(peak)[1])
-    return exponent if abs(exponent) > SAFE_EXPONENT else 0
+class Summing:
+    """A Deviation in the making: a block of rows after the other."""
+
+    def __init__(self, blocks: RowBlocks) -> None:
+        rows, self.columns = blocks.layout
+        self.blocks, self.unit = blocks, blocks.unit
+        self.row_sums = np.zeros((rows, 4))
+        self.unit_sums = np.zeros((-(-rows // self.unit), 2))
+
+    def add(self, block: Block) -> None:
+        """Sum the rows of one block."""
+        stop, unit = block.start + len(block.reference), self.unit
+        structure.sums(
+            block.reference,
+            block.restored,
+            unit,
+            self.row_sums[block.start : stop],
+            self.unit_sums[block.start // unit : -(-stop // unit)],
+        )
+
+    def deviation(self) -> Deviation:
+        """What all blocks came to; rows and units are added in their order."""
+        reference = self.blocks.reference
+        energies = self.row_sums.sum(axis=0)
+        errors = self.unit_sums.sum(axis=0)
+        with np.errstate(over="ignore"):
+            peak = self.row_sums[:, 3].max(initial=0.0)
+            largest = float(np.ldexp(peak, self.blocks.exponent))
+        sums = Sums(
+            weights=reference.size,
+            reference_energy=float(energies[0]),
+            restored_energy=float(energies[1]),
+            error_energy=float(energies[2]),
+            error=float(errors[0]),
+            block_mean_energy=float(errors[1]),
+            original_bytes=reference.nbytes,
+            largest_error=largest,
+        )
+        return Deviation(self.columns, self.row_sums, sums, self.blocks.exponent)
+
+
+def deviation(reference: Array, restored: Any) -> Deviation:
+    """The sums of an array and another, or a StoredWeight, of the same shape."""
+    return deviation_of(RowBlocks.of(reference, restored))
+
+
+def deviation_of(blocks: RowBlocks) -> Deviation:
+    """The sums of all blocks."""
+    summing = Summing(blocks)
+    for block in blocks:
+        summing.add(block)
+    return summing.deviation()
 
 
 def outputs_of(weight: Array, inputs: Array) -> Array:
@@ -252,12 +275,14 @@ def measure(reference: object, restored: object, nbytes: int | None = None) -> M
     infinity.
     """
     w = as_floating(reference, "reference")
-    r = as_floating(restored_array(restored), "restored")
-    require_finite(w, "reference")
-    require_finite(r, "restored")
+    r = restored_values(restored, "restored")
     if w.shape != r.shape:
         raise TensorError(f"restored has shape {r.shape}, the reference {w.shape}")
-    found = deviation(w, r)
+    blocks = RowBlocks.of(w, r)
+    found = deviation_of(blocks)
+    for name, side in (("reference", False), ("restored", True)):
+        if where := found.not_finite(blocks, restored=side):
+            raise TensorError(f"{name} has {where}; every value must be finite")
     stored = nbytes if nbytes is not None else stored_bytes(restored)
     return Metrics.of(found.sums, *row_minima(found), stored)
 
@@ -270,9 +295,17 @@ def row_minima(found: Deviation) -> tuple[float, float]:
     )
 
 
-def restored_array(restored: Any) -> Any:
-    """What `restored` dequantizes to, or itself where it is an array."""
-    return restored.dequantize() if hasattr(restored, "dequantize") else restored
+def restored_values(restored: Any, name: str) -> Any:
+    """A StoredWeight as it is, an array of what else has `dequantize()` or is one."""
+    if hasattr(restored, "restore"):
+        return restored
+    return restored_array(restored, name)
+
+
+def restored_array(restored: Any, name: str) -> Array:
+    """All restored values."""
+    values = restored.dequantize() if hasattr(restored, "dequantize") else restored
+    return as_floating(values, name)
 
 
 def stored_bytes(restored: Any) -> int | None:

@@ -20,6 +20,7 @@ class Settings(NamedTuple):
     quantizers: tuple[str, ...] | None
     scale: str
     original: Path | None
+    quantized: Path | None
     seed: int
     targets: Mapping[int, Mapping[str, float]]
 
@@ -161,9 +162,7 @@ def settings_of(config: Any) -> Settings:
     """
     values = {setting.name: _value(setting, config) for setting in SETTINGS}
     accuracy = config.getoption("arrowquant_accuracy")
-    original = config.getoption("arrowquant_original")
-    if original is not None and not accuracy:
-        raise OptionError("--arrowquant-original needs --arrowquant-accuracy")
+    paths = {name: _path(config, name) for name in ("original", "quantized")}
     report = values.pop("report")
     if report is not None:
         report = Path(config.invocation_params.dir, report)
@@ -172,10 +171,21 @@ def settings_of(config: Any) -> Settings:
     return Settings(
         accuracy=accuracy,
         report=report,
-        original=None if original is None else Path(config.invocation_params.dir, original),
+        original=paths["original"],
+        quantized=paths["quantized"],
         targets=parse_targets(config.getini("arrowquant_targets")),
         **values,
     )
+
+
+def _path(config: Any, name: str) -> Path | None:
+    """The checkpoint of an option, relative to where pytest was started."""
+    given = config.getoption(f"arrowquant_{name}")
+    if given is None:
+        return None
+    if not config.getoption("arrowquant_accuracy"):
+        raise OptionError(f"--arrowquant-{name} needs --arrowquant-accuracy")
+    return Path(config.invocation_params.dir, given)
 
 
 def _value(setting: Setting, config: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .arrays import as_floating, require_finite
-from .checkpoints import SafetensorsFile
+from .checkpoints import open_checkpoint
 from .errors import TargetError
 from .examine import TensorResult, examine
 from .expectation import BOUNDS, expect, validated
@@ -127,7 +127,7 @@ def _tensors(subject: str | Path | Model) -> tuple[Iterable[Layer], tuple[Choice
     """What can be quantized, and what is left as it is."""
     if not isinstance(subject, str | Path):
         return subject, ()
-    file = SafetensorsFile.open(Path(subject))
+    file = open_checkpoint(Path(subject))
     left = tuple(
         Choice(
             tensor.name,

@@ -11,7 +11,7 @@ from . import fixtures
 from .errors import AccuracyFailure, CheckpointError, OptionError, TargetError
 from .fixtures import ACCURACY, KEYWORDS, RECORDS, SETTINGS
 from .options import SETTINGS as OPTIONS
-from .options import Setting, settings_of
+from .options import Setting, Settings, settings_of
 from .run import Run
 from .vocabulary import WIDTHS
 
@@ -50,8 +50,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--arrowquant-original",
         dest="arrowquant_original",
         metavar="PATH",
-        help="A safetensors file: put the built-in quantizers on its weights instead of the "
-        "synthetic models.",
+        help="A checkpoint (a safetensors file, a folder of shards or their index): put the "
+        "built-in quantizers on its weights instead of the synthetic models.",
+    )
+    group.addoption(
+        "--arrowquant-quantized",
+        dest="arrowquant_quantized",
+        metavar="PATH",
+        help="A quantized checkpoint: audit it, tensor by tensor, against --arrowquant-original; "
+        "without one, for integrity alone.",
     )
     parser.addini(
         "arrowquant_targets",
@@ -79,7 +86,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{name}{SIGNATURE}{held}")
     try:
         settings = settings_of(config)
-        if settings.original is not None:
+        if settings.quantized is not None:
+            _require_audit(settings)
+        elif settings.original is not None:
             _require_quantizable(settings.original)
     except (OptionError, CheckpointError) as error:
         raise pytest.UsageError(str(error)) from None
@@ -99,12 +108,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _require_quantizable(path: Any) -> None:
     """CheckpointError where the file cannot be read or holds nothing to quantize."""
-    from .checkpoints import SafetensorsFile
+    from .checkpoints import open_checkpoint
 
-    if not SafetensorsFile.open(path).quantizable:
+    if not open_checkpoint(path).quantizable:
         raise CheckpointError(
             f"checkpoint {path.name} has no floating tensor of two or more dimensions to quantize"
         )
+
+
+def _require_audit(settings: Settings) -> None:
+    """CheckpointError where one of the two checkpoints cannot be read, or both are one."""
+    from .suite.test_audit import audit_of
+
+    audit_of(settings.quantized, settings.original)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -269,11 +269,11 @@ def make_original(project: pytest.Pytester, kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("missing", "model.safetensors does not exist; expected a .safetensors file"),
-        ("a folder", "model.safetensors is a folder, not a file; expected a .safetensors file"),
-        ("truncated", "model.safetensors is truncated or no safetensors file: "),
+        ("missing", "model.safetensors does not exist; expected a .safetensors or .gguf file"),
+        ("a folder", "model.safetensors is a folder without a .safetensors file"),
+        ("truncated", "the file is truncated or its header wrong"),
         ("text", "model.safetensors is truncated or no safetensors file: "),
-        ("empty", "model.safetensors is truncated or no safetensors file: "),
+        ("empty", "model.safetensors is truncated: it has no header"),
         (
             "only integers",
             "checkpoint model.safetensors has no floating tensor of two or more dimensions",

@@ -1,5 +1,6 @@
-"""Checkpoints on disk: one tensor in memory at a time."""
+"""Checkpoints on disk: containers, formats, and which tensors of two of them belong together."""
 
-from .safetensors_file import CheckpointTensor, SafetensorsFile
+from .checkpoint import Checkpoint, open_checkpoint
+from .stored_tensor import StoredTensor
 
-__all__ = ["CheckpointTensor", "SafetensorsFile"]
+__all__ = ["Checkpoint", "StoredTensor", "open_checkpoint"]

@@ -181,6 +181,43 @@ def _encode(x, size, scale, zero_point, minimum, codes, bits):
 
 
 @kernel()
+def fit(x, size, bits, integer_zero, float_zero, scale, zero_point, minimum):
+    """The parameters of every group of finite rows, float32 (rows, groups), at any width."""
+    magnitude_only = bits > 2 and not (integer_zero or float_zero)
+    for r in range(x.shape[0]):
+        for j in range(scale.shape[1]):
+            group = x[r, j * size : min(j * size + size, x.shape[1])]
+            _, low, high = extent(group, magnitude_only)
+            s, z, m = parameters(low, high, bits, integer_zero, float_zero)
+            scale[r, j] = s
+            zero_point[r, j] = z
+            minimum[r, j] = m
+
+
+@kernel()
+def _round_group(group, scale, zero_point, minimum, lowest, levels, out):
+    """What the codes of one group stand for, without making them."""
+    inverse = np.float32(1) / scale
+    for i in range(group.size):
+        code = np.rint((group[i] - minimum) * inverse) + zero_point
+        code = code if code > lowest else lowest
+        code = code if code < levels else levels
+        out[i] = (code - zero_point) * scale + minimum
+
+
+@kernel()
+def round_trip(x, size, bits, lowest, scale, zero_point, minimum, out):
+    """Every value of x as its nearest code restores it, at any width."""
+    levels = np.float32((1 << bits) - 1)
+    for r in range(x.shape[0]):
+        for j in range(scale.shape[1]):
+            start = j * size
+            stop = min(start + size, x.shape[1])
+            s, z, m = scale[r, j], zero_point[r, j], minimum[r, j]
+            _round_group(x[r, start:stop], s, z, m, lowest, levels, out[r, start:stop])
+
+
+@kernel()
 def quantize_int2(x, size, codes, scale, zero_point, minimum):
     return _quantize(x, size, codes, scale, zero_point, minimum, 2)
 

@@ -1,47 +1,167 @@
-"""What the guards look at beyond the sums: blocks, order, columns, distinct values.
+"""What metrics and guards look at: sums, blocks, ranges, order, columns, distinct values.
 
-Blocks and runs are of the flattened array, so short rows (convolutions) fill them too.
+Blocks and runs are of the flattened array, so short rows (convolutions) fill them too. What is
+found of a row or a unit of rows does not depend on the rows that it is handed over with.
 """
 
 import numpy as np
 
 from ._jit import kernel
 
+BLOCK = 32  # weights
+MAGNITUDE = np.int32(0x7FFFFFFF)
 LOW_HALF = np.uint64(0xFFFFFFFF)
 FIBONACCI = np.uint64(0x9E3779B9)  # 2^32 over the golden ratio: spreads what it multiplies
 
 
 @kernel(reassociate=True)
-def _block_sums(reference, restored):
-    """(sum w, sum w^2, sum error) of a block."""
-    total = 0.0
-    energy = 0.0
-    error = 0.0
-    for i in range(reference.size):
-        w = np.float64(reference[i])
-        total += w
-        energy += w * w
-        error += w - np.float64(restored[i])
-    return total, energy, error
+def _sums(reference, restored, quads):
+    """(sum w^2, sum restored^2, sum e^2, max |e|, sum of e after the last whole four) of a run.
+
+    e = w - restored, in float64. quads[i] is the sum of the e of 4 i to 4 i + 3. The largest is
+    sought among squares, whose bits order like integers; the root of a square is exact.
+    """
+    reference_energy = 0.0
+    restored_energy = 0.0
+    error_energy = 0.0
+    largest = np.int64(0)
+    whole = reference.size // 4
+    for i in range(whole):
+        w0, v0 = np.float64(reference[4 * i]), np.float64(restored[4 * i])
+        w1, v1 = np.float64(reference[4 * i + 1]), np.float64(restored[4 * i + 1])
+        w2, v2 = np.float64(reference[4 * i + 2]), np.float64(restored[4 * i + 2])
+        w3, v3 = np.float64(reference[4 * i + 3]), np.float64(restored[4 * i + 3])
+        e0, e1, e2, e3 = w0 - v0, w1 - v1, w2 - v2, w3 - v3
+        reference_energy += (w0 * w0 + w1 * w1) + (w2 * w2 + w3 * w3)
+        restored_energy += (v0 * v0 + v1 * v1) + (v2 * v2 + v3 * v3)
+        s0, s1, s2, s3 = e0 * e0, e1 * e1, e2 * e2, e3 * e3
+        error_energy += (s0 + s1) + (s2 + s3)
+        first = max(np.float64(s0).view(np.int64), np.float64(s1).view(np.int64))
+        second = max(np.float64(s2).view(np.int64), np.float64(s3).view(np.int64))
+        largest = max(largest, max(first, second))
+        quads[i] = (e0 + e1) + (e2 + e3)
+    rest = 0.0
+    for i in range(4 * whole, reference.size):
+        w, v = np.float64(reference[i]), np.float64(restored[i])
+        e = w - v
+        reference_energy += w * w
+        restored_energy += v * v
+        error_energy += e * e
+        largest = max(largest, np.float64(e * e).view(np.int64))
+        rest += e
+    peak = np.sqrt(np.int64(largest).view(np.float64))
+    return reference_energy, restored_energy, error_energy, peak, rest
 
 
 @kernel()
-def blocks(reference, restored, size):
-    """(sum of errors, energy of the block means of the error, energy of w about its block means).
+def _add_fours(parts, sums):
+    """sums[i] = the sum of parts 4 i to 4 i + 3."""
+    for i in range(sums.size):
+        sums[i] = (parts[4 * i] + parts[4 * i + 1]) + (parts[4 * i + 2] + parts[4 * i + 3])
 
-    The second is sum over blocks of (sum of errors)^2 / block length.
+
+@kernel(reassociate=True)
+def _of_pairs(parts):
+    """(sum of all parts, sum of squares of the sums of two)."""
+    total = 0.0
+    squares = 0.0
+    for i in range(parts.size // 2):
+        both = parts[2 * i] + parts[2 * i + 1]
+        total += both
+        squares += both * both
+    return total, squares
+
+
+@kernel()
+def _block_sums(quads, rest, size, sixteenths):
+    """(sum of errors, energy of the block means of the error) of `size` weights in blocks of 32.
+
+    quads, rest: as _sums leaves them.
     """
-    errors = 0.0
-    error_of_means = 0.0
-    detail = 0.0
-    for start in range(0, reference.size, size):
-        stop = min(start + size, reference.size)
-        total, energy, error = _block_sums(reference[start:stop], restored[start:stop])
-        count = np.float64(stop - start)
-        errors += error
-        error_of_means += error * error / count
-        detail += max(energy - total * total / count, 0.0)
-    return errors, error_of_means, detail
+    blocks = size // BLOCK
+    _add_fours(quads, sixteenths[: 2 * blocks])
+    error, squares = _of_pairs(sixteenths[: 2 * blocks])
+    energy = squares / np.float64(BLOCK)
+    if size % BLOCK:
+        for i in range(8 * blocks, size // 4):
+            rest += quads[i]
+        error += rest
+        energy += rest * rest / np.float64(size % BLOCK)
+    return error, energy
+
+
+@kernel()
+def sums(reference, restored, unit, row_sums, unit_sums):
+    """Fill the sums of each row, and those of each unit of rows, a whole number of blocks.
+
+    row_sums: (rows, 4), as kernels/decode.py says. unit_sums: (units, 2): the sum of errors, and
+    the sum over blocks of 32 of (sum of errors)^2 / block length.
+    """
+    rows, columns = reference.shape
+    quads = np.empty(unit * columns // 4, np.float64)
+    sixteenths = np.empty(unit * columns // 16, np.float64)
+    for u in range(unit_sums.shape[0]):
+        start, stop = u * unit, min(u * unit + unit, rows)
+        rest = 0.0
+        for r in range(start, stop):
+            found = _sums(reference[r], restored[r], quads)
+            for k in range(4):
+                row_sums[r, k] = found[k]
+            rest = found[4]
+        if unit > 1:  # blocks run on from row to row
+            flat, back = reference[start:stop].reshape(-1), restored[start:stop].reshape(-1)
+            rest = _sums(flat, back, quads)[4]
+        size = (stop - start) * columns
+        unit_sums[u, 0], unit_sums[u, 1] = _block_sums(quads, rest, size, sixteenths)
+
+
+@kernel()
+def _ordered(bits):
+    """An integer that orders like the float with these bits; its own inverse."""
+    return np.int32(bits ^ np.int32(np.int32(bits >> np.int32(31)) & MAGNITUDE))
+
+
+@kernel()
+def _row_extent(row):
+    lowest = MAGNITUDE
+    highest = np.int32(-MAGNITUDE)
+    for i in range(row.size):
+        key = _ordered(np.float32(row[i]).view(np.int32))
+        lowest = min(lowest, key)
+        highest = max(highest, key)
+    return lowest, highest
+
+
+@kernel()
+def extents(rows, low, high):
+    """low[r], high[r]: the smallest and the largest value of each row, float32."""
+    for r in range(rows.shape[0]):
+        lowest, highest = _row_extent(rows[r])
+        low[r] = np.int32(_ordered(lowest)).view(np.float32)
+        high[r] = np.int32(_ordered(highest)).view(np.float32)
+
+
+@kernel(reassociate=True)
+def _detail(run):
+    """Energy of a run about its mean."""
+    total = 0.0
+    energy = 0.0
+    for i in range(run.size):
+        w = np.float64(run[i])
+        total += w
+        energy += w * w
+    return max(energy - total * total / np.float64(run.size), 0.0)
+
+
+@kernel()
+def detail(rows, unit, details):
+    """details[u]: the energy of each unit of rows about the means of its blocks of 32."""
+    for u in range(details.size):
+        flat = rows[u * unit : min(u * unit + unit, rows.shape[0])].reshape(-1)
+        total = 0.0
+        for start in range(0, flat.size, BLOCK):
+            total += _detail(flat[start : min(start + BLOCK, flat.size)])
+        details[u] = total
 
 
 @kernel(reassociate=True)
@@ -87,31 +207,69 @@ def _inverted_share(reference, restored, first, columns, least_steps):
     return inverted / steps if steps >= least_steps else 0.0
 
 
+@kernel(reassociate=True)
+def _may_be_inverted(reference, restored):
+    """False where no error of the run is so large that a large step could change direction.
+
+    A step larger than the mean magnitude changes direction only where one of its two errors is
+    more than half of that. In float32, with room for its rounding.
+    """
+    size = np.float32(reference.size)
+    magnitude = np.float32(0)
+    largest = np.int32(0)
+    for i in range(reference.size):
+        w = np.float32(reference[i])
+        magnitude += abs(w) / size
+        error = np.float32(w - np.float32(restored[i]))
+        largest = max(largest, np.int32(error.view(np.int32) & MAGNITUDE))
+    return np.int32(largest).view(np.float32) >= np.float32(0.499) * magnitude
+
+
 @kernel()
-def worst_order(reference, restored, columns, size, least_steps):
-    """(largest inverted share of any run, where that run starts in the flattened array)."""
+def worst_order(reference, restored, columns, least_steps):
+    """(largest inverted share of any run of 32, where that run starts in the flattened array)."""
     worst = 0.0
     where = 0
-    for start in range(0, reference.size, size):
-        stop = min(start + size, reference.size)
-        share = _inverted_share(
-            reference[start:stop], restored[start:stop], start, columns, least_steps
-        )
-        if share > worst:
-            worst = share
-            where = start
+    for start in range(0, reference.size, BLOCK):
+        stop = min(start + BLOCK, reference.size)
+        run, back = reference[start:stop], restored[start:stop]
+        if _may_be_inverted(run, back):
+            share = _inverted_share(run, back, start, columns, least_steps)
+            if share > worst:
+                worst = share
+                where = start
     return worst, where
 
 
 @kernel()
-def column_energies(reference, restored, energy, alive):
-    """energy[c] += sum w[:, c]^2; alive[c] counts restored values of the column that are not 0."""
-    for r in range(reference.shape[0]):
-        row, back = reference[r], restored[r]
+def _rows_dead(row, dead):
+    """Clear dead[c] where the row is not 0; how many stay."""
+    left = np.int32(0)
+    for c in range(row.size):
+        dead[c] = dead[c] & np.uint8(row[c] == 0)
+        left += np.int32(dead[c])
+    return left
+
+
+@kernel()
+def clear_alive(restored, dead):
+    """Clear dead[c] (uint8) of every column with a value other than 0; how many stay."""
+    left = np.int32(dead.size)
+    for r in range(restored.shape[0]):
+        left = _rows_dead(restored[r], dead)
+        if left == 0:
+            break
+    return left
+
+
+@kernel()
+def column_energies(rows, energy):
+    """energy[c] += sum w[:, c]^2, row after row."""
+    for r in range(rows.shape[0]):
+        row = rows[r]
         for c in range(row.size):
             w = np.float64(row[c])
             energy[c] += w * w
-            alive[c] += back[c] != 0
 
 
 @kernel()

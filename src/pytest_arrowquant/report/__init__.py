@@ -31,7 +31,7 @@ def left_in_full_precision(settings: Settings) -> list[Plain]:
     """The tensors of the original that no quantizer was put on, and why."""
     if settings.original is None:
         return []
-    from ..checkpoints import SafetensorsFile
+    from ..checkpoints import open_checkpoint
 
     return [
         {
@@ -40,7 +40,7 @@ def left_in_full_precision(settings: Settings) -> list[Plain]:
             "dtype": tensor.stored_dtype,
             "reason": tensor.reason_left,
         }
-        for tensor in SafetensorsFile.open(settings.original).left
+        for tensor in open_checkpoint(settings.original).left
     ]
 
 

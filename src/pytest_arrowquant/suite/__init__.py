@@ -33,6 +33,8 @@ def collect(session: pytest.Session, settings: Settings) -> list[pytest.Item]:
 
 def _modules(settings: Settings) -> list[str]:
     """The modules that a run asks for; named quantizers are run alone, without the recipes."""
+    if settings.quantized is not None:
+        return ["test_audit"]
     if settings.original is not None:
         return ["test_checkpoint"]
     return ["test_accuracy"] if settings.quantizers else ["test_accuracy", "test_optimization"]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pytest_arrowquant.accuracy import Accuracy
-from pytest_arrowquant.checkpoints import CheckpointTensor, SafetensorsFile
+from pytest_arrowquant.checkpoints import StoredTensor, open_checkpoint
 from pytest_arrowquant.fixtures import SETTINGS
 from pytest_arrowquant.quantizers import Quantizer
 from pytest_arrowquant.suite import grid, said_plainly
@@ -15,7 +15,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test a tensor, width and quantizer: ids are like encoder.weight-int4-mse."""
     settings = metafunc.config.stash[SETTINGS]
     assert settings.original is not None
-    tensors = SafetensorsFile.open(settings.original).quantizable
+    tensors = open_checkpoint(settings.original).quantizable
     subjects = [(tensor.name, tensor) for tensor in tensors]
     metafunc.parametrize(("name", "tensor", "bits", "quantizer"), grid(settings, subjects))
 
@@ -23,7 +23,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.mark.arrowquant
 def test_tensor(
     name: str,
-    tensor: CheckpointTensor,
+    tensor: StoredTensor,
     bits: int,
     quantizer: Quantizer,
     arrowquant: Accuracy,

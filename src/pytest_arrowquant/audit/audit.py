@@ -1,0 +1,81 @@
+"""Audit: the pairs of two checkpoints, and the record of each."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import messages
+from ..checkpoints import Checkpoint, open_checkpoint
+from ..checkpoints.entries import Contents
+from ..checkpoints.formats import read_contents
+from ..checkpoints.pairing import Pair, Pairing, pair
+from ..records import AccuracyRecord, Plain, record_of
+from ..subject import Subject
+from .folds import Folds
+from .judging import Bounds, Judged, judge
+
+
+class Audit:
+    """A quantized checkpoint and, if given, its original: the pairs, and what each is worth.
+
+    Raises CheckpointError for what cannot be opened or is of no known format.
+    """
+
+    def __init__(self, quantized: Path, original: Path | None = None) -> None:
+        self.quantized = open_checkpoint(quantized)
+        self.contents: Contents = read_contents(self.quantized)
+        self.original: Checkpoint | None = None
+        if original is None:
+            self.pairing = _alone(self.contents)
+        else:
+            self.original = open_checkpoint(original)
+            self.pairing = pair(self.original, self.quantized, self.contents)
+        self.folds = Folds(self.pairing.pairs)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the checkpoint as a whole."""
+        return self.pairing.problems
+
+    def judge(
+        self, found: Pair, marker: Mapping[str, Any], project: Bounds
+    ) -> tuple[AccuracyRecord, str]:
+        """The record of one pair, and the message of its failure; empty if it passed."""
+        judged = judge(found, self.folds, marker, project)
+        record = record_of(found.name, self._subject(found), [judged.result], judged.expectation)
+        record.quantizer = self._quantizer(found)
+        record.scheme = _scheme(judged)
+        record.notes += judged.notes
+        return record, messages.failure([judged.result], judged.expectation, None)
+
+    def _subject(self, found: Pair) -> Subject:
+        if found.entry is not None:
+            return Subject("checkpoint", source=next(iter(found.entry.parts.values())).source)
+        return Subject("checkpoint", source=self.quantized.path.name)
+
+    def _quantizer(self, found: Pair) -> Plain:
+        """The format, and what the checkpoint says of it; "plain" for what is not quantized."""
+        if found.entry is None:
+            return {"name": None, "options": {}}
+        if found.entry.plain is not None:
+            return {"name": "plain", "options": {}}
+        return {"name": self.contents.format, "options": dict(self.contents.settings)}
+
+
+def _scheme(judged: Judged) -> Plain:
+    """The scheme as a record has it."""
+    if judged.weight is None:
+        return {"bits": None, "group_size": None, "symmetric": None, "zero": None}
+    grid = judged.weight.grid
+    return {
+        "bits": grid.bits,
+        "group_size": grid.group_size,
+        "symmetric": grid.zero == "none",
+        "zero": grid.zero,
+    }
+
+
+def _alone(contents: Contents) -> Pairing:
+    """A pair a weight of a checkpoint that comes without its original."""
+    pairs = tuple(Pair(name, None, entry) for name, entry in contents.entries.items())
+    return Pairing(pairs, ())

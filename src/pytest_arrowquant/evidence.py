@@ -1,0 +1,115 @@
+"""All that guards look at, found in one pass over a tensor, a block of rows at a time."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from .arrays import Array
+from .kernels import structure
+from .metrics import Deviation, Summing
+from .nearest import Nearest
+from .row_blocks import Block, RowBlocks
+
+LEAST_STEPS = 8  # large steps of a run of 32; of fewer, chance turns a quarter
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a pass gathers beyond the sums.
+
+    order, columns: whether. group_size, limit: the distinct values of groups, counted to one more
+    than the limit, where values are not made of codes; None where not. rounded: a yardstick for
+    each row that takes no second pass.
+    """
+
+    order: bool = False
+    columns: bool = False
+    group_size: int | Literal["tensor"] | None = None
+    limit: int = 0
+    rounded: Nearest | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What a pass gathered; None where it was not wanted.
+
+    low, high: float32 (rows,), the range of each row of the reference. order: the largest share of
+    large steps of a run that changed direction, and where that run starts in the flattened array.
+    dead: columns restored as zero throughout, bool (columns,). levels: the most distinct values of
+    a group, its row and its number. rounded: the squared error of each row under that yardstick.
+    """
+
+    weights: Deviation
+    low: Array
+    high: Array
+    order: tuple[float, int] | None
+    dead: Array | None
+    levels: tuple[int, int, int] | None
+    rounded: Array | None
+
+
+def gather(blocks: RowBlocks, wanted: Wanted) -> Evidence:
+    """The evidence of one pass."""
+    gathering = _Gathering(blocks, wanted)
+    for block in blocks:
+        gathering.add(block)
+    return gathering.evidence()
+
+
+class _Gathering:
+    def __init__(self, blocks: RowBlocks, wanted: Wanted) -> None:
+        rows, self.columns = blocks.layout
+        self.wanted, self.summing = wanted, Summing(blocks)
+        self.low, self.high = np.empty((2, rows), np.float32)
+        self.order = (0.0, 0)
+        self.dead = np.ones(self.columns, np.uint8)
+        self.some_dead = wanted.columns
+        self.levels: tuple[int, int, int] | None = None
+        self.distinct = np.empty(0)
+        self.rounded = np.empty(rows) if wanted.rounded else None
+
+    def add(self, block: Block) -> None:
+        """What one block shows."""
+        self.summing.add(block)
+        at = slice(block.start, block.start + len(block.reference))
+        structure.extents(block.reference, self.low[at], self.high[at])
+        if self.wanted.order:
+            self._add_order(block)
+        if self.some_dead:
+            self.some_dead = structure.clear_alive(block.restored, self.dead) > 0
+        if self.wanted.group_size is not None and not block.coded:
+            self._add_levels(block)
+        if self.rounded is not None and self.wanted.rounded is not None:
+            rows = np.asarray(block.reference, np.float32)
+            self.rounded[at] = self.wanted.rounded.errors(rows, self.low[at], self.high[at])
+
+    def evidence(self) -> Evidence:
+        """All of it."""
+        wanted = self.wanted
+        return Evidence(
+            self.summing.deviation(),
+            self.low,
+            self.high,
+            self.order if wanted.order else None,
+            self.dead.astype(bool) if wanted.columns else None,
+            self.levels,
+            self.rounded,
+        )
+
+    def _add_order(self, block: Block) -> None:
+        flat, back = block.reference.reshape(-1), block.restored.reshape(-1)
+        share, where = structure.worst_order(flat, back, self.columns, LEAST_STEPS)
+        if share > self.order[0]:
+            self.order = (float(share), block.start * self.columns + int(where))
+
+    def _add_levels(self, block: Block) -> None:
+        size, limit = self.wanted.group_size, self.wanted.limit
+        if size == "tensor":
+            self.distinct = np.union1d(self.distinct, block.restored)[: limit + 1]
+            self.levels = (self.distinct.size, 0, 0)
+            return
+        found = structure.most_levels(block.restored, size, limit, limit.bit_length() + 2)
+        most, row, group = (int(part) for part in found)
+        if self.levels is None or most > self.levels[0]:
+            self.levels = (most, block.start + row, group)

@@ -1,0 +1,50 @@
+"""Every tensor of a quantized checkpoint against its original: a test a tensor."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from pytest_arrowquant.accuracy import Accuracy
+from pytest_arrowquant.audit import Audit
+from pytest_arrowquant.checkpoints.pairing import Pair
+from pytest_arrowquant.fixtures import SETTINGS
+from pytest_arrowquant.suite import said_plainly
+
+
+@cache
+def audit_of(quantized: Path, original: Path | None) -> Audit:
+    """The audit of a process: its headers are read and paired once."""
+    return Audit(quantized, original)
+
+
+@pytest.fixture
+def audit(pytestconfig: pytest.Config) -> Audit:
+    """The audit that the options ask for."""
+    settings = pytestconfig.stash[SETTINGS]
+    assert settings.quantized is not None
+    return audit_of(settings.quantized, settings.original)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test a tensor; the id is its name."""
+    if "pair" not in metafunc.fixturenames:
+        return
+    settings = metafunc.config.stash[SETTINGS]
+    assert settings.quantized is not None
+    pairs = audit_of(settings.quantized, settings.original).pairing.pairs
+    metafunc.parametrize("pair", pairs, ids=[pair.name for pair in pairs])
+
+
+@pytest.mark.arrowquant
+def test_checkpoint(audit: Audit, arrowquant: Accuracy) -> None:
+    """What the checkpoint says of itself as a whole is true of its tensors."""
+    with said_plainly():
+        arrowquant.check_checkpoint(audit)
+
+
+@pytest.mark.arrowquant
+def test_tensor(pair: Pair, audit: Audit, arrowquant: Accuracy) -> None:
+    """The tensor is what its original was, as exactly as its width allows."""
+    with said_plainly():
+        arrowquant.check_pair(audit, pair)
