@@ -20,6 +20,7 @@ LAYERS = (
     "super_blocks",
     "tensor",
     "codes",
+    "stored_form",
     "factor",
     "calibration",
     "quantizers",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .accuracy import Accuracy
     from .calibration import Calibration
+    from .checkpoints.saving import load_checkpoint, save_checkpoint
     from .errors import (
         AccuracyFailure,
         ArrowQuantError,
@@ -52,10 +53,12 @@ _HOMES = {
     "SuperBlocks": "super_blocks",
     "TargetError": "errors",
     "TensorError": "errors",
+    "load_checkpoint": "checkpoints.saving",
     "load_report": "report.json_file",
     "measure": "metrics",
     "plan": "planning",
     "quantize": "tensor",
+    "save_checkpoint": "checkpoints.saving",
     "synthetic_model": "models",
 }
 
@@ -83,10 +86,12 @@ __all__ = [
     "SuperBlocks",
     "TargetError",
     "TensorError",
+    "load_checkpoint",
     "load_report",
     "measure",
     "plan",
     "quantize",
+    "save_checkpoint",
     "synthetic_model",
 ]
 

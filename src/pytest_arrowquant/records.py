@@ -17,6 +17,13 @@ SCHEMA = "arrowquant-accuracy"
 SCHEMA_VERSION = 1
 WORST_LAYERS = 5
 OF_OUTPUTS = ("output_cosine", "gain", "bias", "floor")  # where outputs are judged
+STORED_AS = ("quantized", "plain", "missing")  # how an audited checkpoint holds a tensor
+LEAVES = frozenset((str, int, bool, type(None)))
+ORDER = (
+    "nodeid", "attempt", "index", "name", "subject", "quantizer", "scheme", "stored_as",
+    "optimizations", "recipe", "activations", "asserted", "metrics", "energies", "improvement",
+    "layers", "targets", "passed", "explanation", "notes", "timing",
+)  # fmt: skip
 
 Plain = dict[str, Any]
 
@@ -27,7 +34,10 @@ class AccuracyRecord:
 
     nodeid, attempt and index say which test, which of its attempts and which of its checks.
     recipe, activations and improvement are of the suite's comparison of recipes, else None;
-    asserted is False where no test fails on the record.
+    asserted is False where no test fails on the record. stored_as is of an audit, else None: one
+    of STORED_AS. energies: sums of squares that pool over records (`reference`, `restored`,
+    `error`), None where nothing was measured. explanation: of an audit's failure, what would mend
+    it (`fault`, `sentence`, `cosine_before`, `cosine_after`, `sqnr_db_before`, `sqnr_db_after`).
     """
 
     name: str
@@ -44,18 +54,17 @@ class AccuracyRecord:
     activations: Plain | None = None
     asserted: bool = True
     improvement: Plain | None = None
+    stored_as: str | None = None
+    energies: Plain | None = None
+    explanation: Plain | None = None
     timing: Plain | None = None
     nodeid: str = ""
     attempt: int = 0
     index: int = 0
 
     def to_json(self) -> Plain:
-        """The record as JSON holds it, in the order of the fields there."""
-        plain = asdict(self)
-        order = ("nodeid", "attempt", "index", "name", "subject", "quantizer", "scheme",
-                 "optimizations", "recipe", "activations", "asserted", "metrics", "improvement",
-                 "layers", "targets", "passed", "notes", "timing")  # fmt: skip
-        return {key: plain[key] for key in order}
+        """The record as JSON holds it, in the order of the fields there; parts are not copied."""
+        return {key: getattr(self, key) for key in ORDER}
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Self:
@@ -69,14 +78,30 @@ def require_plain(value: object, path: str) -> None:
     A numpy float in a report breaks the transport between processes, and once turned a failing
     run green there; so it is refused where it is made, inside the test.
     """
+    if not _is_plain(value):
+        _refuse(value, path)
+
+
+def _is_plain(value: Any) -> bool:
+    """The answer alone, without the place: every record is asked, few are refused."""
+    kind = type(value)
+    if kind is float:
+        return isfinite(value)
+    if kind is dict:
+        return all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
+    return kind in LEAVES or (kind is list and all(map(_is_plain, value)))
+
+
+def _refuse(value: object, path: str) -> None:
+    """Raise TypeError for the first part of `value` that is not plain, with its place."""
     if isinstance(value, dict):
         for key, entry in value.items():
-            require_plain(key, f"a key of {path}")
-            require_plain(entry, f"{path}[{key!r}]")
+            _refuse(key, f"a key of {path}")
+            _refuse(entry, f"{path}[{key!r}]")
     elif isinstance(value, list):
         for index, entry in enumerate(value):
-            require_plain(entry, f"{path}[{index}]")
-    elif type(value) not in (str, int, float, bool, type(None)):
+            _refuse(entry, f"{path}[{index}]")
+    elif type(value) not in (*LEAVES, float):
         raise TypeError(
             f"{path} is a {type(value).__module__}.{type(value).__name__}, not plain JSON"
         )
@@ -119,6 +144,7 @@ def targets_json(verdict: Verdict) -> list[Plain]:
             "value": finite(outcome.finding.value),
             "margin": finite(outcome.finding.margin),
             "tensor": outcome.tensor,
+            "where": outcome.finding.where,
             "passed": outcome.passed,
         }
         for outcome in verdict.outcomes
@@ -133,6 +159,8 @@ def pooled(results: Sequence[TensorResult]) -> Metrics:
     if any(result.problem for result in results) or not results:
         return Metrics()
     sizes = [result.nbytes for result in results]
+    if not any(result.sums.weights for result in results):
+        return _sizes(results)
     outputs = [result.outputs for result in results if result.outputs]
     if len(results) > 1:
         outputs = [part.of_unit_energy() for part in outputs]
@@ -142,6 +170,19 @@ def pooled(results: Sequence[TensorResult]) -> Metrics:
         min(result.row_sqnr_db_min for result in results),
         None if None in sizes else sum(size or 0 for size in sizes),
         sum(outputs, Sums()) if len(outputs) == len(results) else None,
+    )
+
+
+def _sizes(results: Sequence[TensorResult]) -> Metrics:
+    """What is known of tensors that were not measured against an original, or were equal to it."""
+    weights = sum(prod(result.shape) for result in results)
+    original = sum(result.sums.original_bytes for result in results)
+    stored = sum(result.nbytes or 0 for result in results)
+    return Metrics(
+        original_bytes=original or None,
+        stored_bytes=stored,
+        bits_per_weight=stored * 8 / weights if weights else None,
+        compression_ratio=original / stored if original and stored else None,
     )
 
 
@@ -172,6 +213,7 @@ def record_of(
         quantizer={"name": None, "options": {}},
         scheme={},
         metrics=metrics,
+        energies=_energies(results),
         layers=_layers(results),
         targets=targets_json(verdict),
         passed=verdict.passed and bool(results),
@@ -179,9 +221,21 @@ def record_of(
     )
 
 
+def _energies(results: Sequence[TensorResult]) -> Plain | None:
+    """The sums of squares of all tensors together; None where one has not been measured."""
+    if not all(result.sums.weights and not result.problem for result in results) or not results:
+        return None
+    sums = sum((result.sums for result in results), Sums())
+    return {
+        "reference": sums.reference_energy,
+        "restored": sums.restored_energy,
+        "error": sums.error_energy,
+    }
+
+
 def _layers(results: Sequence[TensorResult]) -> Plain:
     """How cosine spreads over the tensors, and the worst of them."""
-    whole = [result for result in results if not result.problem]
+    whole = [result for result in results if not result.problem and result.sums.weights]
     cosines = [result.sums.cosine for result in whole]
     worst = sorted(whole, key=lambda result: result.sums.cosine)[:WORST_LAYERS]
     return {

@@ -47,7 +47,7 @@ def _runs(first: Array, second: Array) -> list[tuple[int, Array, Array]]:
 
 def _differs(a: Array, b: Array) -> Array:
     """Where the values differ, once the original is in the stored type."""
-    if a.dtype == b.dtype and np.array_equal(a.view(np.uint8), b.view(np.uint8)):
+    if a.dtype == b.dtype and np.array_equal(_words(a), _words(b)):
         return np.zeros(a.shape, bool)
     with np.errstate(over="ignore", invalid="ignore"):
         expected = a.astype(b.dtype)
@@ -55,3 +55,8 @@ def _differs(a: Array, b: Array) -> Array:
     expected, found = expected.astype(wide), b.astype(wide)
     both_nan = (expected != expected) & (found != found)
     return (expected != found) & ~both_nan  # type: ignore[no-any-return]
+
+
+def _words(values: Array) -> Array:
+    """The bits of values, as wide words as they fill."""
+    return values.view(np.uint64 if values.nbytes % 8 == 0 else np.uint8)

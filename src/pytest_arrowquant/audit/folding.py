@@ -7,6 +7,7 @@ fold is taken for one only where its inverse is found in the same checkpoint.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 
@@ -19,24 +20,53 @@ from ..scheme import rows_and_columns
 BLOCK = 1 << 18  # weights restored at a time
 ROUNDS = 3  # of alternating least squares over row and column scales
 FOLDED = 0.02  # spread of the logarithms of scales from which they count as folded
+SIGMAS = 3  # and how many times their noise it must be
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fold:
-    """restored is near diag(rows) original diag(columns); None where that side is not folded."""
+    """restored is near diag(rows) original diag(columns), by least squares.
 
-    rows: Array | None
-    columns: Array | None
+    noise: what an entry of each is uncertain by, relative, from what the fit leaves. cross,
+    energy: of each column, sum a w r and sum (a w)^2 over rows of scale a.
+    """
+
+    rows: Array
+    columns: Array
+    rows_noise: float
+    columns_noise: float
+    cross: Array
+    energy: Array
+
+    @property
+    def in_rows(self) -> bool:
+        """True where so many rows are scaled that it is no fault of a few."""
+        return _spread(self.rows) > max(FOLDED, SIGMAS * self.rows_noise)
+
+    @property
+    def in_columns(self) -> bool:
+        """True where so many columns are scaled that it is no fault of a few."""
+        return _spread(self.columns) > max(FOLDED, SIGMAS * self.columns_noise)
+
+    def carries(self, scale: Array) -> bool:
+        """True where the columns are better explained by this very scale than by none.
+
+        The error falls by sum ((s - 1) w)^2 if they carry it, and rises by as much if not.
+        """
+        if scale.shape != self.columns.shape:
+            return False
+        falls = 2 * (scale - 1) @ self.cross - (scale**2 - 1) @ self.energy
+        return bool(falls > (scale - 1) ** 2 @ self.energy / 2)
 
     @property
     def text(self) -> str:
         """What a record says of it."""
-        sides = [
+        sides = (("rows", self.rows, self.in_rows), ("columns", self.columns, self.in_columns))
+        return " and ".join(
             f"{side} scaled by {scale.min():.3g} to {scale.max():.3g}"
-            for side, scale in (("columns", self.columns), ("rows", self.rows))
-            if scale is not None
-        ]
-        return " and ".join(sides)
+            for side, scale, scaled in sides
+            if scaled
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,9 +98,9 @@ class Unfolded:
     def restore(self, start: int, stop: int) -> Array:
         """See StoredWeight."""
         values = np.array(self.weight.restore(start, stop))
-        if self.fold.columns is not None:
+        if self.fold.in_columns:
             values /= self.fold.columns.astype(np.float32)
-        if self.fold.rows is not None:
+        if self.fold.in_rows:
             values /= self.fold.rows[start:stop, None].astype(np.float32)
         return values
 
@@ -82,26 +112,40 @@ class Unfolded:
 def fold_of(reference: Array, weight: StoredWeight) -> Fold | None:
     """The row and column scales by which `weight` differs from the reference, by least squares.
 
-    None where there are none to speak of. Columns that are zero on either side keep scale 1.
+    None for what has no two rows and columns. What is zero on either side keeps scale 1.
     """
     rows, columns = rows_and_columns(reference.shape)
     if min(rows, columns) < 2 or weight.shape != reference.shape:
         return None
     row_scale, column_scale = np.ones(rows), np.ones(columns)
     flat = reference.reshape(rows, columns)
+    by_row = np.zeros((rows, 3))
     for _ in range(ROUNDS):
         cross, energy = np.zeros(columns), np.zeros(columns)
         for start, stop, w, r in _blocks(flat, weight):
             kernels.products_by_column(w, r, row_scale[start:stop], cross, energy)
         column_scale = _ratio(cross, energy)
-        cross, energy = np.zeros(rows), np.zeros(rows)
         for start, stop, w, r in _blocks(flat, weight):
-            kernels.products_by_row(w, r, column_scale, cross[start:stop], energy[start:stop])
-        row_scale = _ratio(cross, energy)
-        typical = float(np.exp(np.median(np.log(row_scale))))
+            kernels.products_by_row(w, r, column_scale, by_row[start:stop])
+        row_scale = _ratio(by_row[:, 0], by_row[:, 1])
+        typical = float(np.median(row_scale))
         row_scale, column_scale = row_scale / typical, column_scale * typical
-    found = Fold(_folded(row_scale), _folded(column_scale))
-    return found if found.rows is not None or found.columns is not None else None
+    fitted, restored = (by_row[:, 0] * row_scale * typical).sum(), by_row[:, 2].sum()
+    noise = max(0.0, 1 - fitted / restored) if restored else 0.0
+    if _spread(row_scale) <= max(FOLDED, SIGMAS * sqrt(noise / columns)):
+        cross, energy = np.zeros(columns), np.zeros(columns)
+        for _, _, w, r in _blocks(flat, weight):
+            kernels.products_by_column(w, r, np.ones(len(w)), cross, energy)
+        column_scale = _ratio(cross, energy)
+    return Fold(row_scale, column_scale, sqrt(noise / columns), sqrt(noise / rows), cross, energy)
+
+
+def _spread(scale: Array) -> float:
+    """How far a quarter of the entries is from their median, at least, as a logarithm.
+
+    One factor for all is no fold but a wrong scale.
+    """
+    return float(np.quantile(np.abs(np.log(scale / np.median(scale))), 0.75))
 
 
 def _ratio(cross: Array, energy: Array) -> Array:
@@ -109,12 +153,6 @@ def _ratio(cross: Array, energy: Array) -> Array:
         ratio = cross / energy
     scale: Array = np.where(np.isfinite(ratio) & (ratio > 0), ratio, 1.0)
     return scale
-
-
-def _folded(scale: Array) -> Array | None:
-    """The scale, if so many of its entries differ that it is no fault of a few."""
-    spread = np.quantile(np.abs(np.log(scale)), 0.75)
-    return scale if spread > FOLDED else None
 
 
 def _blocks(flat: Array, weight: StoredWeight) -> Iterator[tuple[int, int, Array, Array]]:

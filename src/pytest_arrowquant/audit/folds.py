@@ -40,10 +40,10 @@ class Folds:
         return self.known[pair.name]
 
     def unanswered(self, pair: Pair, fold: Fold) -> str:
-        """Which side of a fold nothing in the layer takes up: "rows", "columns" or neither."""
-        if fold.columns is not None and not self._takes_up_columns(pair, fold.columns):
+        """The side of a fold that nothing in the layer takes up; empty where both are."""
+        if fold.in_columns and not self._takes_up_columns(pair, fold):
             return "columns"
-        if fold.rows is not None and not self._takes_up_rows(pair, fold.rows):
+        if fold.in_rows and not self._takes_up_rows(pair, fold):
             return "rows"
         return ""
 
@@ -53,25 +53,27 @@ class Folds:
         if not scales:
             return ""
         for other, fold in self._others(pair):
-            if fold.columns is not None and any(_alike(fold.columns, scale) for scale in scales):
+            if any(fold.carries(scale) for scale in scales):
                 return other.name
         return ""
 
-    def _takes_up_columns(self, pair: Pair, columns: Array) -> bool:
+    def _takes_up_columns(self, pair: Pair, fold: Fold) -> bool:
         """True where a vector, or the rows of another weight, were divided by this scale."""
-        vectors = (scale for other in self._layer(pair) for scale in _divided_by(other))
-        if any(_alike(columns, scale) for scale in vectors):
-            return True
+        for other in self._layer(pair):
+            if any(fold.carries(scale) for scale in _divided_by(other)):
+                return True
+        noise = fold.columns_noise
         return any(
-            fold.rows is not None and _alike(columns, 1 / fold.rows, up_to_a_factor=True)
-            for _, fold in self._others(pair)
+            one.in_rows and _alike(fold.columns, 1 / one.rows, noise + one.rows_noise)
+            for _, one in self._others(pair)
         )
 
-    def _takes_up_rows(self, pair: Pair, rows: Array) -> bool:
+    def _takes_up_rows(self, pair: Pair, fold: Fold) -> bool:
         """True where the columns of another weight were multiplied by what divided these rows."""
+        noise = fold.rows_noise
         return any(
-            fold.columns is not None and _alike(1 / rows, fold.columns, up_to_a_factor=True)
-            for _, fold in self._others(pair)
+            one.in_columns and _alike(1 / fold.rows, one.columns, noise + one.columns_noise)
+            for _, one in self._others(pair)
         )
 
     def _others(self, pair: Pair) -> Iterator[tuple[Pair, Fold]]:
@@ -104,12 +106,11 @@ def _divided_by(pair: Pair) -> list[Array]:
     return scales
 
 
-def _alike(first: Array, second: Array, up_to_a_factor: bool = False) -> bool:
-    """True where two scales are one, up to the noise of estimating them."""
+def _alike(first: Array, second: Array, noise: float) -> bool:
+    """True where two scales are one but for a factor, up to the noise of estimating them."""
     if first.shape != second.shape:
         return False
     distance = np.log(first) - np.log(second)
-    if up_to_a_factor:
-        distance -= np.median(distance)
-    distance = np.abs(distance)
-    return bool(np.median(distance) < ALIKE and np.quantile(distance, 0.9) < 5 * ALIKE)
+    distance = np.abs(distance - np.median(distance))
+    allowed = max(ALIKE, 2 * noise)
+    return bool(np.median(distance) < allowed and np.quantile(distance, 0.9) < 4 * allowed)

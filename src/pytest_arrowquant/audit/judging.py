@@ -93,7 +93,8 @@ def _quantized(pair: Pair, weight: StoredWeight, folds: Folds, expectation: Expe
     reference = reference_of(pair)
     result = examine(pair.name, reference, inspected, expectation, None, None)
     notes: list[str] = []
-    if not result.passed and not result.problem and (fold := folds.of(pair)) is not None:
+    fold = None if result.passed or result.problem else folds.of(pair)
+    if fold is not None and (fold.in_rows or fold.in_columns):
         unfolded = examine(
             pair.name, reference, Unfolded(weight, fold), expectation, None, weight.nbytes
         )

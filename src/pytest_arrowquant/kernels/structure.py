@@ -9,6 +9,8 @@ import numpy as np
 from ._jit import kernel
 
 BLOCK = 32  # weights
+HALF_OF_MEAN = np.float32(0.499 / 32)  # a little less than half, for the rounding of float32
+INFINITY = np.float32(np.inf)
 MAGNITUDE = np.int32(0x7FFFFFFF)
 LOW_HALF = np.uint64(0xFFFFFFFF)
 FIBONACCI = np.uint64(0x9E3779B9)  # 2^32 over the golden ratio: spreads what it multiplies
@@ -207,37 +209,58 @@ def _inverted_share(reference, restored, first, columns, least_steps):
     return inverted / steps if steps >= least_steps else 0.0
 
 
-@kernel(reassociate=True)
-def _may_be_inverted(reference, restored):
-    """False where no error of the run is so large that a large step could change direction.
-
-    A step larger than the mean magnitude changes direction only where one of its two errors is
-    more than half of that. In float32, with room for its rounding.
-    """
-    size = np.float32(reference.size)
-    magnitude = np.float32(0)
-    largest = np.int32(0)
-    for i in range(reference.size):
-        w = np.float32(reference[i])
-        magnitude += abs(w) / size
-        error = np.float32(w - np.float32(restored[i]))
-        largest = max(largest, np.int32(error.view(np.int32) & MAGNITUDE))
-    return np.int32(largest).view(np.float32) >= np.float32(0.499) * magnitude
+@kernel()
+def _magnitudes(flat, fours, sixteenths):
+    """The sum of magnitudes of each half block, float32, in `sixteenths`."""
+    for i in range(fours.size):
+        first = abs(np.float32(flat[4 * i])) + abs(np.float32(flat[4 * i + 1]))
+        second = abs(np.float32(flat[4 * i + 2])) + abs(np.float32(flat[4 * i + 3]))
+        fours[i] = first + second
+    _add_fours(fours, sixteenths)
 
 
 @kernel()
-def worst_order(reference, restored, columns, least_steps):
-    """(largest inverted share of any run of 32, where that run starts in the flattened array)."""
+def _largest_error(run, back):
+    largest = np.int32(0)
+    for i in range(run.size):
+        error = np.float32(np.float32(run[i]) - np.float32(back[i]))
+        largest = max(largest, np.int32(error.view(np.int32) & MAGNITUDE))
+    return np.int32(largest).view(np.float32)
+
+
+@kernel()
+def worst_order(reference, restored, unit, peaks, least_steps):
+    """(largest inverted share of any run of 32, where that run starts in the flattened array).
+
+    peaks: the largest error of each row. A step larger than the mean magnitude of its run changes
+    direction only where one of its two errors is more than half of that, which few runs have to
+    be looked at for; in float32, with room for its rounding.
+    """
+    rows, columns = reference.shape
+    fours = np.empty(unit * columns // 4, np.float32)
+    sixteenths = np.empty(unit * columns // 16, np.float32)
     worst = 0.0
     where = 0
-    for start in range(0, reference.size, BLOCK):
-        stop = min(start + BLOCK, reference.size)
-        run, back = reference[start:stop], restored[start:stop]
-        if _may_be_inverted(run, back):
-            share = _inverted_share(run, back, start, columns, least_steps)
+    for first in range(0, rows, unit):
+        last = min(first + unit, rows)
+        flat, back = reference[first:last].reshape(-1), restored[first:last].reshape(-1)
+        peak = np.float32(peaks[first:last].max())
+        blocks = flat.size // BLOCK
+        _magnitudes(flat, fours[: 8 * blocks], sixteenths[: 2 * blocks])
+        for k in range((flat.size + BLOCK - 1) // BLOCK):
+            least = np.float32(0)
+            if k < blocks:
+                least = (sixteenths[2 * k] + sixteenths[2 * k + 1]) * HALF_OF_MEAN
+            if peak < least < INFINITY:
+                continue
+            run = flat[k * BLOCK : min(k * BLOCK + BLOCK, flat.size)]
+            opposite = back[k * BLOCK : k * BLOCK + run.size]
+            if _largest_error(run, opposite) < least < INFINITY:
+                continue
+            share = _inverted_share(run, opposite, k * BLOCK, columns, least_steps)
             if share > worst:
                 worst = share
-                where = start
+                where = first * columns + k * BLOCK
     return worst, where
 
 

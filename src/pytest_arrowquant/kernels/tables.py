@@ -8,6 +8,7 @@ import numpy as np
 from ._jit import kernel
 
 MANTISSA = np.uint32(23)
+FEW = 16  # levels
 
 
 @kernel()
@@ -59,6 +60,28 @@ def onto_floats(rows, scale, mantissa, quantum, largest, out):
     """The nearest float from `quantum` to `largest` of so many mantissa bits, half to even."""
     for r in range(rows.shape[0]):
         _float_row(rows[r], scale[r], np.uint32(mantissa), quantum, largest, out[r])
+
+
+@kernel(reassociate=True)
+def _distance_to_levels(row, inverse, levels):
+    """Squared distance of a scaled row to its nearest levels; sixteen, so that they unroll."""
+    total = 0.0
+    for i in range(row.size):
+        value = row[i] * inverse
+        nearest = abs(value - levels[0])
+        for k in range(1, FEW):
+            distance = abs(value - levels[k])
+            nearest = distance if distance < nearest else nearest
+        total += np.float64(nearest) * np.float64(nearest)
+    return total
+
+
+@kernel()
+def errors_of_levels(rows, scale, levels, errors):
+    """errors[r] = sum of the squared errors of row r onto sixteen levels, in any order."""
+    for r in range(rows.shape[0]):
+        distance = _distance_to_levels(rows[r], np.float32(1) / scale[r], levels)
+        errors[r] = distance * np.float64(scale[r]) * np.float64(scale[r])
 
 
 @kernel(reassociate=True)

@@ -7,7 +7,15 @@ from ...errors import CheckpointError
 from ..checkpoint import Checkpoint
 from ..entries import Contents
 
-FORMATS = ("gguf", "compressed_tensors", "modelopt", "torchao", "mlx", "plain")
+FORMATS = (
+    "arrowquant",
+    "gguf",
+    "compressed_tensors",
+    "modelopt",
+    "torchao",
+    "mlx",
+    "plain",
+)
 
 
 def _module(name: str) -> Any:
