@@ -19,6 +19,7 @@ NAMES = {
     "int8": "I8",
     "uint8": "U8",
     "uint32": "U32",
+    "int16": "I16",
     "int32": "I32",
     "float8_e4m3fn": "F8_E4M3",
 }

@@ -245,7 +245,7 @@ def test_structure_is_its_twin(shape: tuple[int, int], kind: str) -> None:
         np.testing.assert_array_equal(high, w.max(axis=1))
 
     for least in (1, 8):
-        got = structure.worst_order(flat_w, flat_v, shape[1], least)
+        got = structure.worst_order(w, v, unit, row_sums[:, 3], least)
         assert got == reference.worst_order(flat_w, flat_v, shape[1], 32, least)
 
     column_energy, dead = np.zeros(shape[1]), np.ones(shape[1], np.uint8)
@@ -263,25 +263,31 @@ def test_structure_is_its_twin(shape: tuple[int, int], kind: str) -> None:
         assert got == reference.most_levels(back, size, limit)
 
 
+def worst_order(w: Array, v: Array, columns: int, least: int) -> tuple[float, int]:
+    rows, back = w.reshape(-1, columns), v.reshape(-1, columns)
+    peaks = abs(rows.astype(float) - back).max(axis=1)
+    return structure.worst_order(rows, back, 32 // math.gcd(32, columns), peaks, least)
+
+
 def test_order_sees_steps_along_rows_only() -> None:
     w = np.array([0, 4, 0, 4, 0, 4, 0, 4, 0, 4], np.float32)
-    inverted = structure.worst_order(w, -w, 10, 8)
-    assert inverted == (1.0, 0)
-    assert structure.worst_order(w, -w, 2, 5) == (1.0, 0)  # 5 of the 9 steps are within rows
-    assert structure.worst_order(w, -w, 2, 6) == (0.0, 0)
-    assert structure.worst_order(w, w, 10, 8) == (0.0, 0)
+    assert worst_order(w, -w, 10, 8) == (1.0, 0)
+    assert worst_order(w, -w, 2, 5) == (1.0, 0)  # 5 of the 9 steps are within rows
+    assert worst_order(w, -w, 2, 6) == (0.0, 0)
+    assert worst_order(w, w, 10, 8) == (0.0, 0)
 
 
 def test_order_looks_at_every_run_that_may_hide_an_inversion() -> None:
     """Errors of just more than half a large step turn it; the screen may not pass them over."""
-    for size, turned in ((0.51, 1.0), (0.49, 0.0)):
-        w = np.tile(np.array([1, -1], np.float32), 16)  # steps of 2, mean magnitude 1
-        v = w * np.float32(1 - 2 * size)
-        assert structure.worst_order(w, v, 32, 8)[0] == turned
-        almost = np.where(np.arange(32) % 2, w * np.float32(0.01), w)  # steps of 1.01: just large
-        moved = almost + np.where(np.arange(32) % 2, np.float32(2 * size), np.float32(0))
-        want = reference.worst_order(almost, moved, 32, 32, 8)
-        assert structure.worst_order(almost, moved, 32, 8) == want
+    w = np.tile(np.array([1, -1], np.float32), 16)  # steps of 2, mean magnitude 1
+    for share, turned in ((0.51, 1.0), (0.49, 0.0)):
+        assert worst_order(w, w * np.float32(1 - 2 * share), 32, 8)[0] == turned
+    barely = np.tile(np.array([1.0, -0.001], np.float32), 16) * np.float32(3)
+    for _ in range(200):
+        error = np.random.default_rng(_).uniform(-0.8, 0.8, 32).astype(np.float32)
+        moved = barely * np.float32(0.3) + error
+        want = reference.worst_order(barely, moved, 32, 32, 8)
+        assert worst_order(barely, moved, 32, 8) == want
 
 
 def test_zeros_of_both_signs_are_one_level() -> None:

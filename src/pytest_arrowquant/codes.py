@@ -51,9 +51,9 @@ class Codes:
     table: Array = field(default_factory=lambda: NO_TABLE)
     order: Array = field(default_factory=lambda: NO_ORDER)
 
-    def restore(self) -> Array:
-        """The values, float32 (rows, columns)."""
-        out = np.empty(self.values.shape, np.float32)
+    def restore(self, out: Array | None = None) -> Array:
+        """The values, float32 (rows, columns); `out` is filled and returned."""
+        out = np.empty(self.values.shape, np.float32) if out is None else out
         kernels.restore(
             self.values, self.table, self.order, self.group_size,
             self.zero, self.scale, self.minimum, out,

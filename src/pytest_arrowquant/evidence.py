@@ -75,7 +75,7 @@ class _Gathering:
         at = slice(block.start, block.start + len(block.reference))
         structure.extents(block.reference, self.low[at], self.high[at])
         if self.wanted.order:
-            self._add_order(block)
+            self._add_order(block, self.summing.row_sums[at, 3])
         if self.some_dead:
             self.some_dead = structure.clear_alive(block.restored, self.dead) > 0
         if self.wanted.group_size is not None and not block.coded:
@@ -97,9 +97,11 @@ class _Gathering:
             self.rounded,
         )
 
-    def _add_order(self, block: Block) -> None:
-        flat, back = block.reference.reshape(-1), block.restored.reshape(-1)
-        share, where = structure.worst_order(flat, back, self.columns, LEAST_STEPS)
+    def _add_order(self, block: Block, peaks: Array) -> None:
+        unit = self.summing.unit
+        share, where = structure.worst_order(
+            block.reference, block.restored, unit, peaks, LEAST_STEPS
+        )
         if share > self.order[0]:
             self.order = (float(share), block.start * self.columns + int(where))
 

@@ -9,13 +9,15 @@ import numpy as np
 from .arrays import Array
 from .kernels import encode, structure, tables
 from .row_blocks import rows_of
-from .scheme import GroupSize, Zero
+from .scheme import GroupSize, Zero, rows_and_columns
 
 TINY = np.float32(2.0**-126)  # a smaller scale has no finite inverse
 FORMATS = {  # of floats: bits of the mantissa, smallest positive value
     ml_dtypes.float8_e4m3fn: (3, 2.0**-9),
     ml_dtypes.float8_e5m2: (2, 2.0**-16),
 }
+MX_GROUP = 32
+E2M1 = np.float32([-6, -4, -3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 3, 4, 6])
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +25,9 @@ class Nearest:
     """A kind of round-to-nearest.
 
     bits, zero: as of a Grid. group_size: weights that share parameters, "channel" for a row,
-    "tensor" for all. table: what may be restored, under a scale that takes the largest magnitude
-    to the table's; () for integers.
+    "tensor" for all. table: what may be restored, () for the integers; its scale takes the largest
+    magnitude of the weights to that of the table, or, as a power of two, into its binade, where it
+    may clip (OCP Microscaling Formats 1.0, section 6.3).
     """
 
     bits: int
@@ -56,6 +59,12 @@ class Nearest:
     def errors(self, rows: Array, low: Array, high: Array) -> Array:
         """The squared error of each row."""
         errors = np.empty(len(rows))
+        levels = _levels(self.table)[0]
+        if self.group_size == "channel" and 0 < levels.size <= tables.FEW:
+            scale = self._scale(np.maximum(-low, high))
+            few = np.pad(levels, (0, tables.FEW - levels.size), "edge")
+            tables.errors_of_levels(rows, scale, few, errors)
+            return errors
         tables.squared_errors(rows, self.restored(rows, low, high), errors)
         return errors
 
@@ -65,7 +74,7 @@ class Nearest:
         Its own scale spares it that, another one (of a group, a block) does not.
         """
         levels = _levels(self.table)[0]
-        step = float(levels[-1] - levels[-2]) / float(levels[-1])
+        step = float(levels[-1] - levels[-2]) / float(np.abs(levels).max())
         return (np.maximum(-low, high).astype(np.float64) * step / 2) ** 2
 
     def predicted(self, low: Array, high: Array, columns: int) -> Array:
@@ -89,15 +98,19 @@ class Nearest:
             peaks = np.maximum(-low, high)
         elif self.group_size == "tensor":
             peaks = np.full(len(rows), peaks.max())
-        scale = np.maximum(peaks / levels[-1], TINY)
-        if self.power_of_two:
-            exponents = np.frexp(peaks)[1] - np.frexp(levels[-1])[1]
-            scale = np.maximum(np.ldexp(np.float32(1), exponents), TINY)
+        scale = self._scale(peaks)
         if floating:
             mantissa, quantum = floating
             tables.onto_floats(rows, scale, mantissa, np.float32(quantum), levels[-1], out)
         else:
             tables.onto_levels(rows, scale, levels, out)
+
+    def _scale(self, peaks: Array) -> Array:
+        largest = np.abs(_levels(self.table)[0]).max()
+        if self.power_of_two:
+            exponents = np.frexp(peaks)[1] - np.frexp(largest)[1]
+            return np.maximum(np.ldexp(np.float32(1), exponents), TINY)
+        return np.maximum(peaks / largest, TINY)
 
 
 @lru_cache(maxsize=16)
@@ -109,6 +122,12 @@ def _levels(table: tuple[float, ...]) -> tuple[Array, tuple[int, float] | None]:
         if np.array_equal(levels, _ascending(every)):
             return levels, known
     return levels, None
+
+
+def microscaled(table: tuple[float, ...], group_size: GroupSize | None) -> bool:
+    """True of MXFP4 and MXFP8: floats in groups of 32, whose scale is a power of two."""
+    levels, floating = _levels(table)
+    return group_size == MX_GROUP and (floating is not None or np.array_equal(levels, E2M1))
 
 
 def _ascending(values: Array) -> Array:
@@ -132,7 +151,8 @@ class NearestWeight:
 
     def restore(self, start: int, stop: int) -> Array:
         """The values of rows start to stop."""
-        rows = rows_of(self.reference, start, stop, np.float32)
+        columns = rows_and_columns(self.reference.shape)[1]
+        rows = rows_of(self.reference, start, stop, np.empty((stop - start, columns), np.float32))
         whole = slice(None) if self.kind.group_size == "tensor" else slice(start, stop)
         return self.kind.restored(rows, self.low[whole], self.high[whole])
 

@@ -12,14 +12,14 @@ from .kernels import widen
 from .scheme import rows_and_columns
 
 BLOCK = 32  # weights; the run within which errors must not share a sign
-AT_A_TIME = 1 << 17  # weights; of both sides they stay in the cache
+AT_A_TIME = 1 << 18  # weights; a MiB of each side
 SAFE_EXPONENT = 127  # of float32: beyond it squares of a float64 may overflow or vanish
 
 
 class Block(NamedTuple):
     """Rows from `start` on, both C-contiguous (rows, columns) of one type.
 
-    coded: the restored values were made of codes.
+    coded: the restored values were made of codes. Both sides are overwritten by the next block.
     """
 
     start: int
@@ -66,22 +66,30 @@ class RowBlocks:
         return BLOCK // gcd(BLOCK, self.layout[1])
 
     def __iter__(self) -> Iterator[Block]:
-        for start, stop in self._spans():
-            reference = self._reference(start, stop)
-            restored, coded = self._restored(start, stop)
+        spare = self._spare()
+        for start, stop, reference in self._references():
+            restored, coded = self._restored(start, stop, spare)
             yield Block(start, reference, restored, coded)
 
     def references(self) -> Iterator[tuple[int, Array]]:
         """(start, rows) of the reference alone."""
+        for start, _, reference in self._references():
+            yield start, reference
+
+    def _references(self) -> Iterator[tuple[int, int, Array]]:
+        spare = self._spare()
         for start, stop in self._spans():
-            yield start, self._reference(start, stop)
+            yield start, stop, self._scaled(rows_of(self.reference, start, stop, spare))
 
     def non_finite(self, restored: bool, first: int) -> str:
         """The first NaN or infinity of a side from row `first` on, in words; empty if none."""
         for start, stop in self._spans():
             if stop <= first:
                 continue
-            rows = self._restored(start, stop)[0] if restored else self._reference(start, stop)
+            if restored:
+                rows = self._restored(start, stop, self._spare())[0]
+            else:
+                rows = self._scaled(rows_of(self.reference, start, stop, self._spare()))
             finite = np.isfinite(rows)
             if not finite.all():
                 row, column = divmod(int(np.argmin(finite)), rows.shape[1])
@@ -90,32 +98,48 @@ class RowBlocks:
                 return f"{float(rows[row, column])} at index {index}"
         return ""
 
-    def _spans(self) -> Iterator[tuple[int, int]]:
+    @property
+    def _step(self) -> int:
         rows, columns = self.layout
-        step = max(self.at_a_time // max(columns * self.unit, 1), 1) * self.unit
-        for start in range(0, rows, step):
+        return min(max(self.at_a_time // max(columns * self.unit, 1), 1) * self.unit, rows)
+
+    def _spans(self) -> Iterator[tuple[int, int]]:
+        rows, step = self.layout[0], self._step
+        for start in range(0, rows, max(step, 1)):
             yield start, min(start + step, rows)
 
-    def _reference(self, start: int, stop: int) -> Array:
-        return self._scaled(rows_of(self.reference, start, stop, self.dtype))
+    def _spare(self) -> Array:
+        """Room for a block: asking for memory anew each time was measured to cost half a pass."""
+        return np.empty((self._step, self.layout[1]), self.dtype)
 
-    def _restored(self, start: int, stop: int) -> tuple[Array, bool]:
+    def _restored(self, start: int, stop: int, spare: Array) -> tuple[Array, bool]:
         if isinstance(self.restored, np.ndarray):
-            return self._scaled(rows_of(self.restored, start, stop, self.dtype)), False
+            return self._scaled(rows_of(self.restored, start, stop, spare)), False
         codes = self.restored.codes(start, stop)
-        rows = self.restored.restore(start, stop) if codes is None else codes.restore()
+        if codes is None:
+            rows = self.restored.restore(start, stop)
+        elif self.dtype is np.float32:
+            rows = codes.restore(spare[: stop - start])
+        else:
+            rows = codes.restore()
         return self._scaled(as_rows(rows, self.dtype)), codes is not None
 
     def _scaled(self, rows: Array) -> Array:
         return np.ldexp(rows, -self.exponent) if self.exponent else rows
 
 
-def rows_of(array: Array, start: int, stop: int, dtype: type[np.floating[Any]]) -> Array:
-    """Rows start to stop of an array in any layout, as C-contiguous `dtype`; no others are read."""
+def rows_of(array: Array, start: int, stop: int, spare: Array) -> Array:
+    """Rows start to stop of an array in any layout, C-contiguous and of the type of `spare`.
+
+    A view where they are already, else in `spare`. No others are read.
+    """
     rows = array[start:stop] if array.ndim > 1 else array
+    dtype = spare.dtype.type
+    if array.dtype == spare.dtype and rows.flags.c_contiguous and rows.flags.aligned:
+        return as_rows(rows, dtype)
+    out = spare[: stop - start]
     if array.dtype == np.float16 and dtype is np.float32:
-        bits = as_rows(rows.view(np.uint16), np.uint16)
-        out = np.empty(bits.shape, np.float32)
-        widen.halves(bits, out)
-        return out
-    return as_rows(rows, dtype)
+        widen.halves(as_rows(rows.view(np.uint16), np.uint16), out)
+    else:
+        np.copyto(out.reshape(rows.shape), rows)
+    return out

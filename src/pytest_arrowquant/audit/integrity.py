@@ -94,8 +94,11 @@ class Inspected:
             self.outer_zeros[start:stop] = outer.sum(axis=1)
             self.groups[start:stop] = codes.zero.shape[1]
 
-    def findings(self) -> list[Finding]:
-        """What the codes and scales say of themselves; none where codes are not seen."""
+    def findings(self, alone: bool) -> list[Finding]:
+        """What the codes and scales say of themselves; none where codes are not seen.
+
+        alone: there is no original, which could have its weights on one side of zero.
+        """
         if not self.ends.size or self.ends[0] < 0:
             return []
         highest = 2**self.grid.bits - 1
@@ -106,7 +109,8 @@ class Inspected:
         if self.grid.bits >= 4 and not self.grid.table and self.ends.size * columns >= LEAST_CODES:
             share = int(self.ends.sum()) / (self.ends.size * columns)
             found.append(Finding("saturated", "<=", SATURATED, share))
-        if (groups := int(self.groups.sum())) >= LEAST_GROUPS and self.grid.bits >= 4:
+        groups = int(self.groups.sum())
+        if alone and groups >= LEAST_GROUPS and self.grid.bits >= 4:
             share = int(self.outer_zeros.sum()) / groups
             found.append(Finding("wrapped_zero_points", "<=", WRAPPED, share))
         return [finding for finding in found if isfinite(finding.value)]

@@ -89,7 +89,7 @@ def _quantized(pair: Pair, weight: StoredWeight, folds: Folds, expectation: Expe
     inspected = Inspected(weight)
     if pair.original is None:
         result = _by_itself(pair, inspected)
-        return Judged(_with(result, *inspected.findings()), expectation, weight)
+        return Judged(_with(result, *inspected.findings(alone=True)), expectation, weight)
     reference = reference_of(pair)
     result = examine(pair.name, reference, inspected, expectation, None, None)
     notes: list[str] = []
@@ -104,7 +104,8 @@ def _quantized(pair: Pair, weight: StoredWeight, folds: Folds, expectation: Expe
             if side := folds.unanswered(pair, fold):
                 lost = f"its {side} carry a scale, and nothing in the layer takes it up"
                 result = _with(result, Finding("folded", "<=", 0, 1, lost))
-    return Judged(_with(result, *inspected.findings()), expectation, weight, notes)
+    findings = inspected.findings(alone=False)
+    return Judged(_with(result, *findings), expectation, weight, notes)
 
 
 def _by_itself(pair: Pair, weight: StoredWeight) -> TensorResult:

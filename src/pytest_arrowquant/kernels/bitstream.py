@@ -78,3 +78,18 @@ def unpack_down(words, bits, out):
     lines = np.empty((words.shape[1], words.shape[0]), np.uint32)
     _transpose(words, lines)
     unpack_rows(lines, bits, out)
+
+
+@kernel()
+def unpack_across(words, shifts, out):
+    """words: uint32 (columns, lines), each the 4-bit codes of eight output rows of one column.
+
+    shifts: where row j of eight lies in a word. out: uint8 (8 * lines, columns).
+    """
+    lines = np.empty((words.shape[1], words.shape[0]), np.uint32)
+    _transpose(words, lines)
+    for c in range(lines.shape[0]):
+        for j in range(8):
+            row, shift = out[8 * c + j], np.uint32(shifts[j])
+            for i in range(row.size):
+                row[i] = np.uint8(np.uint32(lines[c, i] >> shift) & np.uint32(15))

@@ -10,6 +10,8 @@ from ..entries import Contents
 FORMATS = (
     "arrowquant",
     "gguf",
+    "gptq",
+    "awq",
     "compressed_tensors",
     "modelopt",
     "torchao",
