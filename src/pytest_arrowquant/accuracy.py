@@ -8,7 +8,7 @@ from . import messages
 from .audit import Audit
 from .checkpoints.pairing import Pair
 from .comparison import compare, records_of_rows, rows_of
-from .errors import AccuracyFailure, ArrowQuantError, TargetError
+from .errors import AccuracyFailure, ArrowQuantError, CheckpointError, TargetError
 from .examine import examine
 from .expectation import expect, validated
 from .metrics import Metrics
@@ -167,7 +167,7 @@ class Accuracy:
         __tracebackhide__ = True
         self.asserted = True
         if audit.problems:
-            raise AccuracyFailure("\n".join(audit.problems))
+            raise CheckpointError("\n".join(audit.problems))  # no record tells of them
 
     def check_pair(self, audit: Audit, pair: Pair) -> None:
         """Hold one tensor of a quantized checkpoint against its original, record and assert it."""

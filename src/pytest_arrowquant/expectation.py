@@ -40,11 +40,12 @@ class Expectation:
     bounds: Mapping[str, float] = field(default_factory=dict)
     guards_off: Mapping[str, str] = field(default_factory=dict)
     judge: str = "weights"
+    kind: str = ""
 
     @property
     def source_text(self) -> str:
-        """How a failure names the width."""
-        return f"int{self.bits}" if self.bits else "the given targets"
+        """How a failure names the width, or the kind of tensor that is held to something else."""
+        return self.kind or (f"int{self.bits}" if self.bits else "the given targets")
 
 
 def validated(keywords: Mapping[str, Any], source: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from . import fixtures
 from .errors import AccuracyFailure, CheckpointError, OptionError, TargetError
 from .fixtures import ACCURACY, KEYWORDS, RECORDS, SETTINGS
 from .options import SETTINGS as OPTIONS
-from .options import Setting, Settings, settings_of
+from .options import Setting, settings_of
 from .run import Run
 from .vocabulary import WIDTHS
 
@@ -86,13 +86,15 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{name}{SIGNATURE}{held}")
     try:
         settings = settings_of(config)
+        config.stash[SETTINGS] = settings
         if settings.quantized is not None:
-            _require_audit(settings)
+            from .suite.test_audit import audit_of
+
+            audit_of(config)
         elif settings.original is not None:
             _require_quantizable(settings.original)
     except (OptionError, CheckpointError) as error:
         raise pytest.UsageError(str(error)) from None
-    config.stash[SETTINGS] = settings
     if settings.accuracy:
         config.option.benchmark_quiet = True  # its table; the time stands in each record's line
     plugins = config.pluginmanager
@@ -114,13 +116,6 @@ def _require_quantizable(path: Any) -> None:
         raise CheckpointError(
             f"checkpoint {path.name} has no floating tensor of two or more dimensions to quantize"
         )
-
-
-def _require_audit(settings: Settings) -> None:
-    """CheckpointError where one of the two checkpoints cannot be read, or both are one."""
-    from .suite.test_audit import audit_of
-
-    audit_of(settings.quantized, settings.original)
 
 
 @pytest.hookimpl(tryfirst=True)

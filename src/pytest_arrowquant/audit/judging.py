@@ -25,6 +25,7 @@ from .integrity import Inspected
 from .views import loaded, reference_of
 
 SOURCE = "--arrowquant-quantized"
+UNQUANTIZED, UNREADABLE = Expectation(kind="unquantized"), Expectation(kind="unread")
 BLOCK = 1 << 18  # weights looked at at a time where there is no original
 Bounds = Mapping[int, Mapping[str, float]]
 
@@ -34,7 +35,7 @@ class Judged:
     """A pair's result, the weight it is of where one could be read, and what a record adds."""
 
     result: TensorResult
-    expectation: Expectation = field(default_factory=Expectation)
+    expectation: Expectation = UNQUANTIZED
     weight: StoredWeight | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -42,14 +43,14 @@ class Judged:
 def judge(pair: Pair, folds: Folds, marker: Mapping[str, Any], project: Bounds) -> Judged:
     """What one pair is worth."""
     if pair.entry is None or (pair.original is None and pair.problem):
-        return Judged(_incomplete(pair, pair.problem), notes=list(pair.notes))
+        return Judged(_incomplete(pair, pair.problem), UNREADABLE, notes=list(pair.notes))
     if pair.entry.plain is not None:
         judged = _plain(pair, pair.entry.plain, folds)
     else:
         try:
             weight = loaded(pair)
         except CheckpointError as error:
-            return Judged(_incomplete(pair, str(error)), notes=list(pair.notes))
+            return Judged(_incomplete(pair, str(error)), UNREADABLE, notes=list(pair.notes))
         expectation = expectation_of(weight.grid.bits, marker, project)
         judged = _quantized(pair, weight, folds, expectation)
     judged.notes[:0] = pair.notes

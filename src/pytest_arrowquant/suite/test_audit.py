@@ -1,8 +1,5 @@
 """Every tensor of a quantized checkpoint against its original: a test a tensor."""
 
-from functools import cache
-from pathlib import Path
-
 import pytest
 
 from pytest_arrowquant.accuracy import Accuracy
@@ -11,29 +8,29 @@ from pytest_arrowquant.checkpoints.pairing import Pair
 from pytest_arrowquant.fixtures import SETTINGS
 from pytest_arrowquant.suite import said_plainly
 
+AUDIT = pytest.StashKey[Audit]()
 
-@cache
-def audit_of(quantized: Path, original: Path | None) -> Audit:
-    """The audit of a process: its headers are read and paired once."""
-    return Audit(quantized, original)
+
+def audit_of(config: pytest.Config) -> Audit:
+    """The audit that the options ask for: its headers are read and paired once a process."""
+    if AUDIT not in config.stash:
+        settings = config.stash[SETTINGS]
+        assert settings.quantized is not None
+        config.stash[AUDIT] = Audit(settings.quantized, settings.original)
+    return config.stash[AUDIT]
 
 
 @pytest.fixture
 def audit(pytestconfig: pytest.Config) -> Audit:
-    """The audit that the options ask for."""
-    settings = pytestconfig.stash[SETTINGS]
-    assert settings.quantized is not None
-    return audit_of(settings.quantized, settings.original)
+    """The audit of this run."""
+    return audit_of(pytestconfig)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test a tensor; the id is its name."""
-    if "pair" not in metafunc.fixturenames:
-        return
-    settings = metafunc.config.stash[SETTINGS]
-    assert settings.quantized is not None
-    pairs = audit_of(settings.quantized, settings.original).pairing.pairs
-    metafunc.parametrize("pair", pairs, ids=[pair.name for pair in pairs])
+    if "pair" in metafunc.fixturenames:
+        pairs = audit_of(metafunc.config).pairing.pairs
+        metafunc.parametrize("pair", pairs, ids=[pair.name for pair in pairs])
 
 
 @pytest.mark.arrowquant
