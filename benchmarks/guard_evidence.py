@@ -11,18 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
+from pytest_arrowquant import Hqq, Mse, R2q, Rtn, quantize
+from pytest_arrowquant.checkpoints import open_checkpoint
+from pytest_arrowquant.examine import TensorResult, examine
+from pytest_arrowquant.expectation import expect
+from pytest_arrowquant.faults import FAULTS
+from pytest_arrowquant.models.draw import KINDS, draw
+from pytest_arrowquant.quantizers import COMPACT
+from pytest_arrowquant.scheme import Scheme
+from pytest_arrowquant.specimen import Specimen
+from pytest_arrowquant.vocabulary import WIDTHS
+
 TESTS = Path(__file__).parents[1] / "tests"
-sys.path.insert(0, str(TESTS))
-
-from faults import FAULTS, int8_as_int2  # noqa: E402
-from pytest_arrowquant import Hqq, Mse, R2q, Rtn  # noqa: E402
-from pytest_arrowquant.checkpoints import open_checkpoint  # noqa: E402
-from pytest_arrowquant.examine import TensorResult, examine  # noqa: E402
-from pytest_arrowquant.expectation import expect  # noqa: E402
-from pytest_arrowquant.models.draw import KINDS, draw  # noqa: E402
-from pytest_arrowquant.quantizers import COMPACT  # noqa: E402
-from pytest_arrowquant.vocabulary import WIDTHS  # noqa: E402
-
 SHAPE = (256, 512)
 SIZES = (16, 32, 64, 128, "channel")
 ZEROS = ("none", "integer", "float")
@@ -96,6 +96,11 @@ def false_alarms(weights):
     print("\nalarms by quantizer:", Counter(key[:4] for key in named.elements()))
 
 
+def int8_as_int2(weight):
+    """256 levels: what an INT2 that is only a label restores."""
+    return quantize(weight, Scheme(8)).dequantize()
+
+
 def faults(weights):
     injected, missed, names = Counter(), Counter(), {}
     for name, weight in weights.items():
@@ -104,10 +109,12 @@ def faults(weights):
         for bits in WIDTHS:
             for quantizer in (q for q in HONEST if q.group_size in (32, 64, "channel")):
                 q = quantizer.quantize(weight, bits)
-                for fault, inject in FAULTS.items():
-                    broken = inject(weight, q)
-                    if np.array_equal(broken, q.dequantize()):
+                specimen = Specimen.of(q)
+                for fault in FAULTS:
+                    struck = FAULTS[fault].inject(specimen)
+                    if struck is None:
                         continue
+                    broken = struck.dequantize()
                     for known, restored in ((True, Declared(broken, q)), (False, broken)):
                         key = (fault, bits, known)
                         injected[key] += 1

@@ -66,6 +66,18 @@ def same_bits(restored: np.ndarray, wanted: np.ndarray) -> bool:
     return np.array_equal(left, right)
 
 
+def ulps_apart(restored: np.ndarray, wanted: np.ndarray) -> int:
+    """How many values of the wanted ones' type lie between the two, at most."""
+    bits = WORDS[wanted.dtype.itemsize]
+    sides = (restored.reshape(wanted.shape).astype(wanted.dtype), wanted)
+    counts = []
+    for side in sides:
+        number = side.view(bits).astype(np.int64)
+        half = 1 << (8 * side.dtype.itemsize - 1)
+        counts.append(np.where(number < half, number, half - number))
+    return int(np.abs(counts[0] - counts[1]).max())
+
+
 def in_blocks(weight: StoredWeight, cut: int) -> np.ndarray:
     """All rows, restored in two parts."""
     rows = weight.shape[0]

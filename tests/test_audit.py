@@ -29,13 +29,20 @@ def failures(audit: Audit) -> dict[str, str]:
     return {name: failure for name, (_, failure) in judged.items() if failure}
 
 
+ONE_BIT = GOLDEN / "hqq" / "int1-f32"  # two levels a group: some rows come out worse than zero
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.parent.name}-{case.name}")
 def test_what_producers_made_passes(case):
     """No false alarm: 13 producers' own outputs against what they were made from."""
     ggufs = sorted(case.glob("*.gguf"))
     audit = Audit(ggufs[0] if ggufs else case, case / "original.safetensors")
     assert audit.problems == ()
-    assert failures(audit) == {}
+    found = failures(audit)
+    if case == ONE_BIT:
+        assert all("row_sqnr_db -" in said for said in found.values())
+    else:
+        assert found == {}
     assert len(audit.pairing.pairs) >= 2
 
 
@@ -144,6 +151,16 @@ def test_a_scale_that_is_not_finite_is_counted_and_placed(value):
 
 def test_codes_beyond_the_declared_width():
     assert seen(coded(*parts(17)))["code_range"] == (False, 16)
+
+
+def test_a_zero_off_the_middle_of_what_is_said_to_be_symmetric():
+    """As where a file of GPTQ's second version is labelled as of the first (vllm#38966)."""
+    values, scale, zero = parts()
+    assert seen(coded(values, scale, zero, zero_kind="none"))["symmetric_zero"] == (True, 0)
+    weight = coded(values, scale, zero + 1, zero_kind="none")
+    assert seen(weight)["symmetric_zero"] == (False, 256)
+    (finding,) = (f for f in weight.findings(alone=True) if f.metric == "symmetric_zero")
+    assert finding.where == "9 at row 0, group 0"
 
 
 def test_more_than_half_of_the_codes_at_the_ends():

@@ -184,3 +184,37 @@ def test_a_weight_that_is_left_unquantized_beside_a_scale():
         f"changed: tensor '{DOWN}.weight' is F32, though it has a scale; expected I8 or F8_E4M3 or "
         "F8_E5M2"
     )
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        ([], "config_groups is [1]; expected an object"),
+        ({"g": 3}, "g is 3; expected an object"),
+        ({"g": {"targets": "Linear"}}, "targets of g is 'Linear'; expected a list of names"),
+        ({"g": {"weights": [4]}}, "weights of g is [4]; expected an object"),
+        ({"g": {"weights": {"num_bits": "4"}}}, "num_bits of g is '4'; expected a whole number"),
+        ({"g": {"weights": {"strategy": 4}}}, "strategy of g is 4; expected a word"),
+        (
+            {"g": {"weights": {"block_structure": [0, 4]}}},
+            "block_structure of g is [0, 4]; expected two whole numbers from 1",
+        ),
+    ],
+)
+def test_groups_that_are_none(groups, said):
+    checkpoint = replace(opened(PACKED), quantization={"config_groups": groups or [1]})
+    with pytest.raises(CheckpointError) as error:
+        compressed_tensors.read(checkpoint)
+    assert str(error.value) == f"checkpoint {PACKED}: {said}"
+
+
+def test_what_is_ignored_is_a_name_or_a_pattern():
+    said = {"quant_method": "compressed-tensors", "ignore": ["lm_head", r"re:.*\.gate$"]}
+    name, pattern = compressed_tensors.read(replace(opened(PACKED), quantization=said)).exempt
+    assert name.covers("lm_head")
+    assert not name.covers("model.lm_head")
+    assert not name.covers("lm_head.proj")
+    assert pattern.covers("model.layers.0.mlp.gate")
+    assert not pattern.covers("model.layers.0.mlp.gate_proj")
+    with pytest.raises(CheckpointError, match=r"has 're:\(', which is no pattern of names"):
+        compressed_tensors.read(replace(opened(PACKED), quantization={"ignore": ["re:("]}))

@@ -282,12 +282,13 @@ def test_order_looks_at_every_run_that_may_hide_an_inversion() -> None:
     w = np.tile(np.array([1, -1], np.float32), 16)  # steps of 2, mean magnitude 1
     for share, turned in ((0.51, 1.0), (0.49, 0.0)):
         assert worst_order(w, w * np.float32(1 - 2 * share), 32, 8)[0] == turned
-    barely = np.tile(np.array([1.0, -0.001], np.float32), 16) * np.float32(3)
-    for _ in range(200):
-        error = np.random.default_rng(_).uniform(-0.8, 0.8, 32).astype(np.float32)
-        moved = barely * np.float32(0.3) + error
-        want = reference.worst_order(barely, moved, 32, 32, 8)
-        assert worst_order(barely, moved, 32, 8) == want
+    steps = np.tile(np.array([0.495, 1.505], np.float32), 16)  # of 1.01, mean magnitude 1
+    turned = steps + np.tile(np.array([0.51, -0.51], np.float32), 16)
+    assert worst_order(steps, turned, 32, 8) == (1.0, 0)
+    for seed in range(50):
+        error = np.random.default_rng(seed).uniform(-0.6, 0.6, 32).astype(np.float32)
+        want = reference.worst_order(steps, steps + error, 32, 32, 8)
+        assert worst_order(steps, steps + error, 32, 8) == want
 
 
 def test_zeros_of_both_signs_are_one_level() -> None:

@@ -1,17 +1,23 @@
 """plan(): each tensor gets the smallest width that meets that width's own targets."""
 
 import json
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from pytest_arrowquant import Gptq, Mse, Rtn, plan
+from pytest_arrowquant import AccuracyFailure, Gptq, Mse, Rtn, plan, synthetic_model
+from pytest_arrowquant.accuracy import Accuracy
 from pytest_arrowquant.arrays import Array
+from pytest_arrowquant.checkpoints import open_checkpoint
 from pytest_arrowquant.errors import CheckpointError, TargetError, TensorError
 from pytest_arrowquant.metrics import measure
+from pytest_arrowquant.planning import plan_of_records
+
+DATA = Path(__file__).parent / "data"
 
 
 @dataclass
@@ -135,3 +141,38 @@ def test_misuse_is_refused(tmp_path: Path):
 
     with pytest.raises(TargetError, match="sizeless says no nbytes: a plan needs true sizes"):
         plan([Tensor("a", gauss())], (8,), Sizeless())
+
+
+@pytest.mark.parametrize("name", ["silero_slice", "taef2_slice"])
+def test_the_records_of_a_run_come_to_the_same_plan(name):
+    """With the targets raised so far that some tensors stay."""
+    path, targets = DATA / f"{name}.safetensors", {2: {"cosine": 0.93}, 8: {"cosine": 0.99999}}
+    checkpoint, records = open_checkpoint(path), []
+    accuracy = Accuracy(records, project=targets)
+    for tensor in checkpoint.quantizable:
+        for quantizer in (Mse(), Rtn()):
+            for bits in (8, 2):
+                with suppress(AccuracyFailure):
+                    accuracy.check_model(tensor, quantizer, bits=bits)
+    left = [
+        {"name": t.name, "shape": t.shape, "dtype": t.stored_dtype, "reason": t.reason_left}
+        for t in checkpoint.left
+    ]
+    made = plan_of_records([record.to_json() for record in records], left)
+    wanted = plan(path, (2, 8), targets=targets)
+    assert {choice.bits for choice in wanted.choices} >= {2}
+    assert [replace(c, reason="") for c in made.choices] == [
+        replace(c, reason="") for c in wanted.choices
+    ]
+    for ours, theirs in zip(made.choices, wanted.choices, strict=True):
+        assert bool(ours.reason) == bool(theirs.reason)
+        assert all(f"{bits} bits: " in ours.reason for bits in (2, 8) if theirs.reason)
+    assert made.left == wanted.left
+    assert made.bits_per_weight == wanted.bits_per_weight
+
+
+def test_records_of_something_else_come_to_no_plan():
+    accuracy = Accuracy(records := [])
+    accuracy.check_model(synthetic_model("audio"), Rtn(), bits=8)
+    assert plan_of_records([record.to_json() for record in records], []) is None
+    assert plan_of_records([], []) is None

@@ -29,12 +29,48 @@ def test_a_record_survives_json():
 
 def test_a_record_of_an_older_report_takes_defaults():
     plain = record_of(Rtn().quantize(W, 4), name="w").to_json()
-    assert list(plain)[7:12] == ["optimizations", "recipe", "activations", "asserted", "metrics"]
-    older = {key: value for key, value in plain.items()
-             if key not in ("recipe", "activations", "asserted")}  # fmt: skip
+    assert list(plain)[7:14] == ["stored_as", "optimizations", "recipe", "activations", "asserted",
+                                 "metrics", "energies"]  # fmt: skip
+    assert list(plain)[-5:] == ["targets", "passed", "explanation", "notes", "timing"]
+    newer = ("recipe", "activations", "asserted", "stored_as", "energies", "explanation")
+    older = {key: value for key, value in plain.items() if key not in newer}
     record = AccuracyRecord.from_json(older)
     assert (record.recipe, record.activations, record.asserted) == (None, None, True)
-    assert record.to_json() == plain | {"asserted": True}
+    assert (record.stored_as, record.energies, record.explanation) == (None, None, None)
+    assert record.to_json() == plain | {"asserted": True, "energies": None}
+
+
+def test_energies_are_the_sums_of_squares_of_all_tensors():
+    restored = Rtn().quantize(W, 4).dequantize()
+    record = record_of(restored, bits=4)
+    wide, error = W.astype(np.float64), W.astype(np.float64) - restored
+    assert record.energies == {
+        "reference": pytest.approx((wide**2).sum(), rel=1e-12),
+        "restored": pytest.approx((restored.astype(np.float64) ** 2).sum(), rel=1e-12),
+        "error": pytest.approx((error**2).sum(), rel=1e-6),
+    }
+    assert record_of(W[:16], bits=4).energies is None  # of another shape: nothing was measured
+    records: list[AccuracyRecord] = []
+    Accuracy(records).check_model(synthetic_model("audio"), Rtn(), bits=4)
+    energies = records[0].energies
+    ratio = 10 * np.log10(energies["reference"] / energies["error"])
+    assert ratio == pytest.approx(records[0].metrics["sqnr_db"], rel=1e-12)
+
+
+def test_a_target_says_where_it_was_missed_or_nearly():
+    restored = Rtn().quantize(W, 4).dequantize()
+    restored[7] *= -1
+    targets = {target["metric"]: target for target in record_of(restored, bits=4).targets}
+    assert (targets["row_sqnr_db"]["where"], targets["row_sqnr_db"]["passed"]) == ("row 7", False)
+    assert targets["cosine"]["where"] == ""
+    shape = record_of(W[:16], bits=4).targets[0]
+    assert shape["where"] == "restored has shape (16, 128), the reference (32, 128)"
+
+
+def test_what_is_sent_is_not_copied():
+    """Of 50,000 tensors each copy would cost seconds."""
+    record = record_of(Rtn().quantize(W, 4))
+    assert record.to_json()["targets"] is record.targets
 
 
 def test_what_is_measured_is_not_asserted_and_what_is_checked_is():

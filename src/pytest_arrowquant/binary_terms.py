@@ -1,12 +1,15 @@
 """Codes of two binary terms: the decoding of R2Q."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import ml_dtypes
 import numpy as np
 
 from .arrays import Array
+from .decoding import Take
+from .errors import SchemeError
 from .kernels import binary, decode
 from .scheme import Layout, Scheme
 
@@ -31,6 +34,25 @@ class BinaryTerms:
         """From float32 (first, second, mean) that bfloat16 holds."""
         first, second, mean = (part.astype(ml_dtypes.bfloat16) for part in parameters)
         return cls(first, second, mean if scheme.zero == "float" else NO_MEAN)
+
+    @classmethod
+    def made_of(
+        cls, options: Mapping[str, Any], scheme: Scheme, layout: Layout, take: Take
+    ) -> Self:
+        """See Decoding."""
+        if scheme.bits != 2 or scheme.zero == "integer":
+            raise SchemeError(f"binary terms have 2 bits and no integer zero point, not {scheme}")
+        shape, dtype = layout.parameter_shape, ml_dtypes.bfloat16
+        return cls(
+            take("first", shape, dtype),
+            take("second", shape, dtype),
+            take("mean", shape, dtype) if scheme.zero == "float" else NO_MEAN,
+        )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """None."""
+        return {}
 
     @property
     def nbytes(self) -> int:

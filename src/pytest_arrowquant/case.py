@@ -8,7 +8,7 @@ from .arrays import Array
 from .codes import Grid
 from .evidence import Evidence, Wanted, gather
 from .metrics import Deviation, deviation, outputs_of
-from .nearest import Nearest, NearestWeight
+from .nearest import MX_GROUP, Nearest, NearestWeight, microscaled
 from .row_blocks import RowBlocks
 from .scheme import GroupSize, Scheme, Zero
 
@@ -116,19 +116,18 @@ class Case:
     def kinds(self) -> tuple[Nearest, ...]:
         """Round-to-nearest of each kind that the quantizer may be, by row where not said.
 
-        Floats have their scale by group as a power of two as well, and those of 8 bits, which are
-        as fine over many binades, one of the tensor: for scales of square blocks.
+        Floats of 8 bits, which are as fine over many binades, may have one scale of the tensor as
+        well: for those of square blocks.
         """
         assert self.width is not None
         if self.grid and self.grid.table:
             by_row = Nearest(self.width, table=self.grid.table)
-            shared = replace(by_row, group_size=self.grid.group_size or "channel")
-            kinds = (
-                by_row,
-                replace(shared, power_of_two=True),
-                replace(by_row, group_size="tensor"),
-            )
-            return kinds if self.bits == WIDEST else kinds[:2]
+            kinds = [by_row]
+            if microscaled(self.grid.table, self.grid.group_size):
+                kinds.append(replace(by_row, group_size=MX_GROUP, power_of_two=True))
+            if self.bits == WIDEST:
+                kinds.append(replace(by_row, group_size="tensor"))
+            return tuple(kinds)
         zeros: tuple[Zero, ...] = (self.grid.zero,) if self.grid else get_args(Zero)
         return tuple(Nearest(self.width, zero) for zero in zeros)
 

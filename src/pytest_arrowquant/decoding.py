@@ -1,7 +1,8 @@
 """How packed codes become values again: what a quantized tensor holds beside its codes."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from .scheme import Layout, Scheme
 
 NO_ZERO_POINT = np.empty((0, 0), np.uint8)
 NO_MINIMUM = np.empty((0, 0), np.float32)
+Take = Callable[[str, tuple[int, ...], Any], Array]
 
 
 class Decoding(Protocol):
@@ -19,6 +21,19 @@ class Decoding(Protocol):
     @property
     def nbytes(self) -> int:
         """Bytes of all parameters as they would be stored."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What it is made of besides arrays, in plain values."""
+
+    @classmethod
+    def made_of(
+        cls, options: Mapping[str, Any], scheme: Scheme, layout: Layout, take: Take
+    ) -> Self:
+        """The decoding again, of its options and of arrays, by the names of its fields.
+
+        take(name, shape, dtype) gives an array. Raises SchemeError for what it does not decode.
+        """
 
     def encode(self, rows: Array, layout: Layout, bits: int, codes: Array) -> None:
         """Fill `codes` with those nearest to finite float32 rows under these parameters."""
@@ -50,6 +65,23 @@ class Affine:
             np.empty(shape, np.uint8) if scheme.zero == "integer" else NO_ZERO_POINT,
             np.empty(shape, np.float32) if scheme.zero == "float" else NO_MINIMUM,
         )
+
+    @classmethod
+    def made_of(
+        cls, options: Mapping[str, Any], scheme: Scheme, layout: Layout, take: Take
+    ) -> Self:
+        """See Decoding."""
+        shape = layout.parameter_shape
+        return cls(
+            take("scale", shape, np.float32),
+            take("zero_point", shape, np.uint8) if scheme.zero == "integer" else NO_ZERO_POINT,
+            take("minimum", shape, np.float32) if scheme.zero == "float" else NO_MINIMUM,
+        )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """None."""
+        return {}
 
     @property
     def nbytes(self) -> int:

@@ -9,6 +9,7 @@ from .options import Settings
 
 if TYPE_CHECKING:
     from .accuracy import Accuracy
+    from .audit import Audit
     from .models import SyntheticModel
     from .records import AccuracyRecord
     from .tensor import WidthKernels
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 SETTINGS = pytest.StashKey[Settings]()
 RECORDS: "pytest.StashKey[list[AccuracyRecord]]" = pytest.StashKey()
 KEYWORDS = pytest.StashKey[dict[str, Any]]()
+AUDIT: "pytest.StashKey[Audit]" = pytest.StashKey()
 ACCURACY: "pytest.StashKey[Accuracy | None]" = pytest.StashKey()
 
 

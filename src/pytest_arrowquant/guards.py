@@ -6,18 +6,19 @@ evidence for every bound is the table in docs/guards.md. No case is of an empty 
 
 from collections.abc import Callable
 from dataclasses import replace
-from math import inf, sqrt
+from math import inf, isfinite, sqrt
 
 import numpy as np
 
 from .arrays import Array
-from .case import SHORTEST_FLOORED_ROW, Case, Finding, excused
+from .case import EXCUSE, SHORTEST_FLOORED_ROW, Case, Finding, excused
 from .kernels import structure
-from .metrics import DB_PER_BIT, decibels
+from .metrics import DB_PER_BIT, Deviation, decibels
 from .nearest import Nearest
 from .row_blocks import BLOCK
 
 COARSE_FLOOR_DB, FLOOR_DB = -5.0, -3.0  # below 4 bits, and from there on
+TABLE_FLOOR_DB = -4.0  # of floats: another scale moves where in its binade each value lies
 FED_BACK_FLOOR_DB = -9.0  # GPTQ hands the errors of an outlier on to the rest of its row
 GAIN_PER_NOISE, GAIN_SIGMAS = 1.5, 4
 GAIN_SLACK = 0.004  # one scale rounded to bfloat16
@@ -49,14 +50,14 @@ def gain(case: Case) -> Finding | None:
     An unbiased error e takes it to <w, r> / <r, r> = 1 - (1 - cos^2), least squares to 1; by
     chance it moves by sqrt((1 - cos^2) / weights). Outputs of alike inputs move together: there,
     by the standard error of a ratio over the output channels, which are independent; so few that it
-    is unknown are not judged.
+    is unknown are not judged. So do floats, whose largest values err the most.
     """
     if not case.by_weights and len(case.judged.row_sums) < LEAST_OUTPUTS:
         return None
     sums = case.judged.sums
     noise = max(0.0, 1 - sums.cosine**2)
     chance = sqrt(noise / sums.weights)
-    if not case.by_weights:
+    if not case.by_weights or (case.grid and case.grid.table):
         chance = max(chance, _ratio_error(case.judged.row_sums, sums.gain))
     chance *= GAIN_SIGMAS
     bound = GAIN_PER_NOISE * noise + GAIN_SLACK + chance
@@ -74,21 +75,34 @@ def _ratio_error(row_sums: Array, gain: float) -> float:
 def row_gain(case: Case) -> Finding | None:
     """A wrong scale in one row, which the tensor's gain does not show. Long rows, 4 bits or more.
 
-    value: the gain of the row that is furthest beyond its own bound.
+    value: the gain of the row that is furthest beyond its own bound. Scales that are powers of two
+    clip, which is excused as far as it goes.
     """
-    if not case.fine or case.weights.columns < SHORTEST_FLOORED_ROW:
+    weights = case.weights
+    if not case.fine or weights.columns < SHORTEST_FLOORED_ROW:
         return None
-    reference, restored, error = case.weights.row_sums[:, :3].T
-    live = (reference > 0) & (restored > 0)
-    if not live.any():
+    gains = _row_gains(weights)
+    if np.isnan(gains).all():
         return None
-    gains = (reference[live] + restored[live] - error[live]) / 2 / restored[live]
-    noise = np.clip(1 - case.weights.row_cosines[live] ** 2, 0, 1)
-    chance = ROW_GAIN_SIGMAS * np.sqrt(noise / case.weights.columns)
+    noise = np.clip(1 - weights.row_cosines**2, 0, 1)
+    chance = ROW_GAIN_SIGMAS * np.sqrt(noise / weights.columns)
     bounds = ROW_GAIN + 2 * GAIN_PER_NOISE * noise + chance
-    worst = int(np.argmin(bounds - np.abs(gains - 1)))
-    where = f"row {int(np.flatnonzero(live)[worst])}"
-    return Finding("row_gain", "within", float(bounds[worst]), float(gains[worst]), where)
+    if (np.abs(gains - 1) > bounds).any() and case.width is not None:
+        for kind in case.kinds:
+            if kind.power_of_two:
+                clipped = EXCUSE * np.abs(_row_gains(case.nearest(kind)) - 1)
+                bounds = np.fmax(bounds, clipped)
+    row = int(np.nanargmin(bounds - np.abs(gains - 1)))
+    return Finding("row_gain", "within", float(bounds[row]), float(gains[row]), f"row {row}")
+
+
+def _row_gains(found: Deviation) -> Array:
+    """<w, r> / <r, r> of each row; NaN where either is zero."""
+    reference, restored, error = found.row_sums.T[:3]
+    live = (reference > 0) & (restored > 0)
+    gains = np.full(len(live), np.nan)
+    np.divide(reference + restored - error, 2 * restored, out=gains, where=live)
+    return gains
 
 
 def bias(case: Case) -> Finding | None:
@@ -184,6 +198,8 @@ def _floor(case: Case, kind: Nearest, by_row: bool) -> Finding:
 def _held(case: Case, allowed: Array, by_row: bool) -> Finding:
     """The error of each row, or of all, against what is allowed there."""
     error, bound = case.judged.row_sums[:, 2], FLOOR_DB if case.fine else COARSE_FLOOR_DB
+    if case.grid and case.grid.table:
+        bound = min(bound, TABLE_FLOOR_DB)
     if not by_row:
         return Finding("floor", ">=", bound, decibels(float(allowed.sum()), float(error.sum())))
     values = _ratio_db(allowed, error)
@@ -199,18 +215,22 @@ def _ratio_db(allowed: Array, error: Array) -> Array:
 def _fed_back_floor(case: Case) -> Finding | None:
     """Error feedback loses some decibels, about as many everywhere: no row may stand out.
 
-    value: of the worst row, what the step of round-to-nearest predicts over its own error in
-    decibels, less the median of that over the rows.
+    Of each row, what the step of round-to-nearest predicts over its error, in decibels. value: the
+    median of that over the rows, or how far the worst row is below it, whichever is lower.
     """
     evidence, columns = case.evidence, case.weights.columns
     if len(evidence.low) < LEAST_FED_BACK or columns < SHORTEST_FLOORED_ROW:
         return None
     predicted = case.kinds[0].predicted(evidence.low, evidence.high, columns)
     values = _ratio_db(predicted, case.weights.row_sums[:, 2])
-    if not np.isfinite(typical := np.median(values)):  # half of the rows are exact
+    median = float(np.median(values))
+    if not isfinite(median):  # half of the rows are exact
         return None
     row = int(np.argmin(values))
-    return Finding("floor", ">=", FED_BACK_FLOOR_DB, float(values[row] - typical), f"row {row}")
+    if median <= values[row] - median:
+        return Finding("floor", ">=", FED_BACK_FLOOR_DB, median, "half of all rows")
+    below = float(values[row]) - median
+    return Finding("floor", ">=", FED_BACK_FLOOR_DB, below, f"row {row}, below the median row")
 
 
 def ceiling(case: Case) -> Finding | None:

@@ -17,7 +17,7 @@ FORMATS = {  # of floats: bits of the mantissa, smallest positive value
     ml_dtypes.float8_e5m2: (2, 2.0**-16),
 }
 MX_GROUP = 32
-E2M1 = np.float32([-6, -4, -3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 3, 4, 6])
+E2M1 = np.array([-6, -4, -3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,14 @@ class Nearest:
 
     def restored(self, rows: Array, low: Array, high: Array) -> Array:
         """What it makes of float32 rows. low, high: of their ranges; of all rows per tensor."""
-        out = np.empty_like(rows)
+        if self.table and isinstance(self.group_size, int):
+            padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % self.group_size)))
+            groups = padded.reshape(-1, self.group_size)
+            restored = self._onto_table(groups, *extents(groups)).reshape(padded.shape)
+            return np.ascontiguousarray(restored[:, : rows.shape[1]])
         if self.table:
-            self._onto_table(rows, np.maximum(-low, high), out)
-            return out
+            return self._onto_table(rows, low, high)
+        out = np.empty_like(rows)
         columns = rows.shape[1]
         size = self.group_size if isinstance(self.group_size, int) else columns
         integer, floating = self.zero == "integer", self.zero == "float"
@@ -90,27 +94,25 @@ class Nearest:
         predicted: Array = columns * step**2 / 12
         return predicted
 
-    def _onto_table(self, rows: Array, peaks: Array, out: Array) -> None:
+    def _onto_table(self, rows: Array, low: Array, high: Array) -> Array:
         levels, floating = _levels(self.table)
-        if isinstance(self.group_size, int) and rows.shape[1] % self.group_size == 0:
-            rows, out = rows.reshape(-1, self.group_size), out.reshape(-1, self.group_size)
-            low, high = extents(rows)
-            peaks = np.maximum(-low, high)
-        elif self.group_size == "tensor":
-            peaks = np.full(len(rows), peaks.max())
-        scale = self._scale(peaks)
+        scale, out = self._scale(np.maximum(-low, high)), np.empty_like(rows)
+        if self.group_size == "tensor":
+            scale = np.full(len(rows), scale.max())
         if floating:
             mantissa, quantum = floating
             tables.onto_floats(rows, scale, mantissa, np.float32(quantum), levels[-1], out)
         else:
             tables.onto_levels(rows, scale, levels, out)
+        return out
 
     def _scale(self, peaks: Array) -> Array:
         largest = np.abs(_levels(self.table)[0]).max()
+        scale: Array = peaks / largest
         if self.power_of_two:
             exponents = np.frexp(peaks)[1] - np.frexp(largest)[1]
-            return np.maximum(np.ldexp(np.float32(1), exponents), TINY)
-        return np.maximum(peaks / largest, TINY)
+            scale = np.ldexp(np.float32(1), exponents)
+        return np.maximum(scale, TINY)
 
 
 @lru_cache(maxsize=16)

@@ -8,6 +8,7 @@ from typing import Any
 
 from .arrays import as_floating, require_finite
 from .checkpoints import open_checkpoint
+from .checkpoints.safetensors_file import BITS
 from .errors import TargetError
 from .examine import TensorResult, examine
 from .expectation import BOUNDS, expect, validated
@@ -99,7 +100,7 @@ def plan(
 ) -> Plan:
     """The smallest of `widths` for each tensor at which it meets that width's targets and guards.
 
-    subject: a safetensors file by its path, or a model: named layers with a `weight`. quantizer:
+    subject: a checkpoint by its path, or a model: named layers with a `weight`. quantizer:
     what is put on them, by default Mse, the best that needs no calibration. targets: bounds a
     width, over the default cosines, as in the marker. One tensor is in memory at a time. Raises
     TargetError for no width, and for one that the quantizer or the targets do not have.
@@ -164,6 +165,49 @@ def _choose(
         missed.append(f"{bits} bits: {_misses(result)}")
     reason = "; ".join(missed)
     return Choice(layer.name, weight.shape, weight.dtype.name, None, None, weight.nbytes, reason)
+
+
+def plan_of_records(records: Sequence[Plain], left: Sequence[Plain]) -> Plan | None:
+    """The plan that a run's records come to, where quantizers were put on a checkpoint's tensors.
+
+    It is that of plan() with the quantizer that needs no calibration and was best, Mse, or the
+    first there is. left: the tensors that none was put on, as a report has them. None where the
+    records are of something else.
+    """
+    made = [r for r in records if r["subject"]["kind"] == "checkpoint" and not r.get("stored_as")]
+    names = {record["quantizer"]["name"] for record in made}
+    if not made:
+        return None
+    chosen = Mse.name if Mse.name in names else min(names)
+    by_tensor: dict[str, list[Plain]] = {}
+    for record in sorted(made, key=lambda record: record["scheme"]["bits"]):
+        if record["quantizer"]["name"] == chosen and record["layers"]["worst"]:
+            by_tensor.setdefault(record["layers"]["worst"][0]["name"], []).append(record)
+    choices = tuple(_choice(name, found) for name, found in sorted(by_tensor.items()))
+    return Plan(chosen, choices, tuple(map(_left, left)))
+
+
+def _choice(name: str, records: Sequence[Plain]) -> Choice:
+    """Of the records of one tensor, the narrowest that passed."""
+    shape, dtype = tuple(records[0]["layers"]["worst"][0]["shape"]), records[0]["subject"]["dtype"]
+    for record in records:
+        if record["passed"]:
+            found = record["metrics"]
+            bits = record["scheme"]["bits"]
+            return Choice(name, shape, dtype, bits, found["cosine"], found["stored_bytes"])
+    reason = "; ".join(
+        f"{record['scheme']['bits']} bits: "
+        + ", ".join(t["metric"] for t in record["targets"] if not t["passed"])
+        for record in records
+    )
+    size = records[0]["metrics"]["original_bytes"]
+    return Choice(name, shape, dtype, None, None, size, reason)
+
+
+def _left(tensor: Plain) -> Choice:
+    shape = tuple(tensor["shape"])
+    size = -(-prod(shape) * BITS[tensor["dtype"]] // 8)
+    return Choice(tensor["name"], shape, tensor["dtype"], None, None, size, tensor["reason"])
 
 
 def _misses(result: TensorResult) -> str:

@@ -1,5 +1,6 @@
 """One run on the controller: collects what reports carry, writes the files, prints the summary."""
 
+import json
 import re
 import sys
 from collections.abc import Generator
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from .errors import ArrowQuantError
+from .fixtures import AUDIT
 from .options import Settings
 
 FOLDERS = r"(?<![\w:/.])(?:[A-Za-z]:[\\/]|/)(?:[^\s/\\'\"]+[\\/])+"  # of absolute paths
@@ -30,6 +32,7 @@ class Run:
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self.config = config
         self.settings = settings
+        self.texts: list[tuple[int, str]] = []
         self.records: list[dict[str, Any]] = []
         self.errors: list[dict[str, str]] = []
         self.tests: set[str] = set()
@@ -48,7 +51,8 @@ class Run:
         self.broken = self.broken or crashed
         self.tests.add(report.nodeid)
         attempt = getattr(report, "rerun", 0)
-        self.records += [{**record, "attempt": attempt} for record in carried["records"]]
+        self.texts += [(attempt, text) for text in carried["records"]]
+        carried["records"] = []  # the terminal keeps every report
         if report.failed:
             self.failed.add(report.nodeid)
             if not carried["recorded"] and not re.match(FAILED_SUBTESTS, message_of(report)):
@@ -85,7 +89,14 @@ class Run:
 
         summary = self._summary(session)
         try:
-            self.written = write_reports(folder, self.records, self.errors, summary, self.settings)
+            self.written = write_reports(
+                folder,
+                self.records,
+                self.errors,
+                summary,
+                self.settings,
+                checkpoint_notes=self._notes(),
+            )
         except (OSError, ArrowQuantError) as error:  # or the checkpoint is gone
             self.problem = f"the reports could not be written: {error}"
             if not self.config.pluginmanager.hasplugin("terminalreporter"):
@@ -93,8 +104,15 @@ class Run:
             if session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
+    def _notes(self) -> tuple[str, ...]:
+        """What is worth knowing of an audited checkpoint as a whole."""
+        audit = self.config.stash.get(AUDIT, None)
+        return audit.notes if audit else ()
+
     def _settle(self) -> None:
         """Put records and errors in order, whatever process they came from."""
+        self.records = [{**json.loads(text), "attempt": attempt} for attempt, text in self.texts]
+        self.texts = []
         self.records.sort(key=lambda record: (record["nodeid"], record["attempt"], record["index"]))
         self.errors.sort(key=lambda error: (error["nodeid"], error["when"]))
 
@@ -121,6 +139,8 @@ class Run:
         terminalreporter.section("accuracy of quantization")
         for line in summary_lines(self.records):
             terminalreporter.write_line(line)
+        for note in self._notes():
+            terminalreporter.write_line(f"note: {note}")
         if self.errors:
             terminalreporter.write_line(f"{len(self.errors)} errors beside the records", red=True)
         if self.problem:

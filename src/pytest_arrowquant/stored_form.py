@@ -1,104 +1,82 @@
 """A QuantizedTensor as arrays and a description in plain values, and back: what a file holds."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
+
+import numpy as np
 
 from .arrays import Array
 from .binary_terms import BinaryTerms
-from .decoding import Affine
+from .decoding import Affine, Decoding, Take
 from .errors import SchemeError, TensorError
 from .scheme import Scheme
-from .super_blocks import SuperBlockAffine, SuperBlocks
+from .super_blocks import SuperBlockAffine
 from .tensor import QuantizedTensor
 
-DECODINGS: dict[str, Any] = {
+DECODINGS: Mapping[str, type[Decoding]] = {
     "affine": Affine,
     "super_blocks": SuperBlockAffine,
     "binary_terms": BinaryTerms,
 }
-CODES, BLOCKS = "codes", "blocks"
+CODES = "codes"
 
 
 def taken_apart(tensor: QuantizedTensor) -> tuple[dict[str, Any], dict[str, Array]]:
-    """(the description, as JSON holds it; the arrays by role) of a quantized tensor."""
-    kind = next((k for k, known in DECODINGS.items() if type(tensor.decoding) is known), None)
+    """(the description, as JSON holds it; the arrays by role) of a quantized tensor.
+
+    Raises TensorError for a decoding that is not built in, and for arrays that do not fit.
+    """
+    decoding = tensor.decoding
+    kind = next((kind for kind, known in DECODINGS.items() if type(decoding) is known), None)
     if kind is None:
         raise TensorError(
-            f"it decodes by {type(tensor.decoding).__name__}; can be stored: {', '.join(DECODINGS)}"
+            f"it decodes by {type(decoding).__name__}; can be stored: {', '.join(DECODINGS)}"
         )
     described = {
         "decoding": kind,
-        **asdict(tensor.scheme),
-        "shape": list(tensor.shape),
+        "options": decoding.options,
+        "scheme": asdict(tensor.scheme),
+        "shape": [int(length) for length in tensor.shape],
         "notes": list(tensor.notes),
     }
-    arrays = {CODES: tensor.codes}
-    for role in _roles(kind):
-        arrays[role] = getattr(tensor.decoding, role)
-    if kind == "super_blocks":
-        described[BLOCKS] = asdict(tensor.decoding.blocks)  # type: ignore[attr-defined]
+    arrays: dict[str, Array] = {}
+
+    def take(role: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        array: Array = tensor.codes if role == CODES else getattr(decoding, role)
+        if (array.shape, array.dtype) != (shape, dtype):
+            raise TensorError(
+                f"its {role} is {array.dtype} {array.shape}; expected {np.dtype(dtype)} {shape} "
+                f"for {tensor.scheme} {tensor.shape}"
+            )
+        arrays[role] = array
+        return array
+
+    put_together(described, take)
     return described, arrays
 
 
-def put_together(described: Mapping[str, Any], arrays: Mapping[str, Array]) -> QuantizedTensor:
-    """The quantized tensor again; TensorError for a description that does not fit its arrays."""
+def put_together(described: Mapping[str, Any], take: Take) -> QuantizedTensor:
+    """The quantized tensor again; take(role, shape, dtype) gives its arrays, the codes first.
+
+    Raises TensorError for what describes none.
+    """
     try:
-        kind = described["decoding"]
-        scheme = Scheme(described["bits"], described["zero"], described["group_size"])
-        shape = tuple(int(length) for length in described["shape"])
-        extra = {BLOCKS: SuperBlocks(**described[BLOCKS])} if kind == "super_blocks" else {}
-        decoding = DECODINGS[kind](**extra, **{role: arrays[role] for role in _roles(kind)})
-        made = QuantizedTensor(arrays[CODES], decoding, scheme, shape, (*described["notes"],))
-    except (KeyError, TypeError, ValueError, SchemeError) as error:
-        raise TensorError(f"it is described as {dict(described)!r}: {error}") from None
-    _require_fit(made)
-    return made
+        kind, shape, notes = described["decoding"], described["shape"], described["notes"]
+        scheme = Scheme(**described["scheme"])
+        if not _are(int, shape) or min(shape, default=0) < 0 or not _are(str, notes):
+            raise TypeError(f"shape is {shape!r} and notes are {notes!r}")
+        if kind not in DECODINGS:
+            raise TypeError(f"decoding is {kind!r}; known are {', '.join(DECODINGS)}")
+        layout = scheme.layout(tuple(shape))
+        codes = take(CODES, (layout.rows, layout.row_bytes), np.uint8)
+        decoding = DECODINGS[kind].made_of(described["options"], scheme, layout, take)
+    except KeyError as error:
+        raise TensorError(f"it is described without {error}") from None
+    except (TypeError, SchemeError) as error:
+        raise TensorError(f"it is described wrongly: {error}") from None
+    return QuantizedTensor(codes, decoding, scheme, tuple(shape), tuple(notes))
 
 
-def roles(described: Mapping[str, Any]) -> tuple[str, ...]:
-    """The roles of the arrays that a described tensor is made of."""
-    kind = described.get("decoding")
-    if kind not in DECODINGS:
-        raise TensorError(f"it decodes by {kind!r}; known are {', '.join(DECODINGS)}")
-    return (CODES, *_roles(kind))
-
-
-def _roles(kind: str) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(DECODINGS[kind]) if field.name != BLOCKS)
-
-
-def _require_fit(tensor: QuantizedTensor) -> None:
-    """TensorError where an array is of another shape or type than one made anew would have."""
-    layout = tensor.layout
-    expected = {CODES: ((layout.rows, layout.row_bytes), "uint8")}
-    zero, decoding = tensor.scheme.zero, tensor.decoding
-    none, each = (0, 0), layout.parameter_shape
-    if isinstance(decoding, Affine):
-        expected |= {
-            "scale": (each, "float32"),
-            "zero_point": (each if zero == "integer" else none, "uint8"),
-            "minimum": (each if zero == "float" else none, "float32"),
-        }
-    elif isinstance(decoding, BinaryTerms):
-        expected |= {
-            "first": (each, "bfloat16"),
-            "second": (each, "bfloat16"),
-            "mean": (each if zero == "float" else none, "bfloat16"),
-        }
-    elif isinstance(decoding, SuperBlockAffine):
-        starts = decoding.blocks.starts(layout)
-        packed = (-(-int(starts[-1]) * decoding.blocks.scale_bits // 8),)
-        expected |= {
-            "scale_codes": (packed, "uint8"),
-            "middle_codes": (packed, "uint8"),
-            "steps": ((starts.size - 1, 2), "bfloat16"),
-            "offsets": ((starts.size - 1,), "int16"),
-        }
-    for role, (shape, dtype) in expected.items():
-        array = tensor.codes if role == CODES else getattr(decoding, role)
-        if (array.shape, array.dtype.name) != (shape, dtype):
-            raise TensorError(
-                f"its {role} is {array.dtype} {array.shape}; expected {dtype} {shape} for "
-                f"{tensor.scheme} {tensor.shape}"
-            )
+def _are(kind: type, values: object) -> bool:
+    return isinstance(values, list) and all(type(value) is kind for value in values)

@@ -1,13 +1,14 @@
 """Scales and minima that are themselves quantized: a few bits a group, two steps a super-block."""
 
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import ml_dtypes
 import numpy as np
 
 from .arrays import Array
-from .decoding import Affine
+from .decoding import Affine, Take
 from .errors import SchemeError
 from .kernels import super_blocks, super_search
 from .scheme import Layout, Scheme
@@ -81,6 +82,29 @@ class SuperBlockAffine:
         for unpacked, filled in zip(codes, packed, strict=True):
             super_blocks.pack(unpacked, bits, filled)
         return cls(blocks, packed[0], packed[1], steps.astype(ml_dtypes.bfloat16), offsets)
+
+    @classmethod
+    def made_of(
+        cls, options: Mapping[str, Any], scheme: Scheme, layout: Layout, take: Take
+    ) -> Self:
+        """See Decoding."""
+        if scheme.zero != "float":
+            raise SchemeError(f"zero={scheme.zero!r} in super-blocks; expected 'float'")
+        blocks = SuperBlocks(options["scale_bits"], options["groups"])
+        starts = blocks.starts(layout)
+        packed = (-(-int(starts[-1]) * blocks.scale_bits // 8),)
+        return cls(
+            blocks,
+            take("scale_codes", packed, np.uint8),
+            take("middle_codes", packed, np.uint8),
+            take("steps", (starts.size - 1, 2), ml_dtypes.bfloat16),
+            take("offsets", (starts.size - 1,), np.int16),
+        )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """scale_bits and groups."""
+        return asdict(self.blocks)
 
     @property
     def nbytes(self) -> int:

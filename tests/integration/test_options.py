@@ -270,7 +270,7 @@ def make_original(project: pytest.Pytester, kind: str) -> None:
     ("kind", "said"),
     [
         ("missing", "model.safetensors does not exist; expected a .safetensors or .gguf file"),
-        ("a folder", "model.safetensors is a folder without a .safetensors file"),
+        ("a folder", "model.safetensors is a folder without a .safetensors or .gguf file"),
         ("truncated", "the file is truncated or its header wrong"),
         ("text", "model.safetensors is truncated or no safetensors file: "),
         ("empty", "model.safetensors is truncated: it has no header"),

@@ -101,6 +101,13 @@ def test_what_is_left_in_full_precision_is_listed_with_the_reason(audited, repor
         assert f"  {name} {tuple(shape)} {dtype}: {reason}\n" in listed
 
 
+def test_the_plan_of_the_tensors_is_in_both_reports(audited, report):
+    assert [choice["name"] for choice in report["plan"]["choices"]] == sorted(DTYPES)
+    assert {choice["bits"] for choice in report["plan"]["choices"]} <= {2, 4, 8}
+    text = (audited[0] / ".arrowquant/accuracy.txt").read_text(encoding="utf-8")
+    assert "Plan for the original\n" in text
+
+
 def test_the_synthetic_models_are_replaced(audited):
     assert "test_model" not in audited[1].stdout
 

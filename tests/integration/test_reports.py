@@ -23,6 +23,7 @@ FIELDS = {
     "metrics": METRICS,
     "layers": ("count", "cosine_min", "cosine_max", "cosine_mean", "cosine_std", "worst"),
 }
+OF_AN_AUDIT = ("stored_as", "explanation")
 CHARTS = ("accuracy_by_bit_width", "target_achievement", "accuracy_compression_tradeoff", "layers")
 PER_RUN = ("created", "environment")
 
@@ -41,6 +42,7 @@ def test_the_head_of_the_report(report):
     assert (report["schema"], report["schema_version"]) == ("arrowquant-accuracy", 1)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", report["created"])
     assert report["seed"] == 0
+    assert (report["rollup"], report["plan"]) == (None, None)
     assert {"python", "platform", "cpu", "pytest_arrowquant", "numpy", "numba"} <= set(
         report["environment"]
     )
@@ -53,8 +55,11 @@ def test_every_record_has_the_fields_of_the_schema(report):
             assert set(record[part]) == set(fields)
         assert record["optimizations"] == []
         assert record["improvement"] is None
+        assert [record[field] for field in OF_AN_AUDIT] == [None, None]
+        assert set(record["energies"]) == {"reference", "restored", "error"}
         for target in record["targets"]:
-            assert set(target) == {"metric", "op", "bound", "value", "margin", "tensor", "passed"}
+            assert set(target) == {"metric", "op", "bound", "value", "margin", "tensor", "where",
+                                   "passed"}  # fmt: skip
         assert record["passed"] is all(target["passed"] for target in record["targets"])
 
 
@@ -520,8 +525,10 @@ def test_a_failure_of_the_test_itself_is_an_error_beside_a_failed_record(project
     assert [e["message"] for e in report["errors"]] == ["ValueError: something else"]
 
 
-def test_json_on_disk_is_indented_text_that_ends_in_a_newline(runs):
+def test_json_on_disk_has_a_line_a_record_and_ends_in_a_newline(runs, report):
     text = (runs.folder / "serial/accuracy.json").read_text(encoding="utf-8")
     assert text.startswith('{\n "schema": "arrowquant-accuracy",\n')
     assert text.endswith("}\n")
-    assert json.loads(text)["schema_version"] == 1
+    lines = [line.strip().removesuffix(",") for line in text.splitlines()]
+    records = [json.loads(line) for line in lines if line.startswith('{"nodeid": ')]
+    assert [record for record in records if "targets" in record] == report["records"]

@@ -11,6 +11,7 @@ from ..checkpoints.formats import read_contents
 from ..checkpoints.pairing import Pair, Pairing, pair
 from ..records import AccuracyRecord, Plain, record_of
 from ..subject import Subject
+from .explaining import Explainer, plain_explanation
 from .folds import Folds
 from .judging import Bounds, Judged, judge
 
@@ -31,22 +32,34 @@ class Audit:
             self.original = open_checkpoint(original)
             self.pairing = pair(self.original, self.quantized, self.contents)
         self.folds = Folds(self.pairing.pairs)
+        self.explainer = Explainer(self.pairing.pairs, self.contents.format)
 
     @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong with the checkpoint as a whole."""
         return self.pairing.problems
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth knowing of both checkpoints as a whole."""
+        of_original = self.original.notes if self.original else ()
+        return (*of_original, *self.quantized.notes, *self.pairing.notes)
+
     def judge(
         self, found: Pair, marker: Mapping[str, Any], project: Bounds
     ) -> tuple[AccuracyRecord, str]:
         """The record of one pair, and the message of its failure; empty if it passed."""
-        judged = judge(found, self.folds, marker, project)
+        judged = judge(found, self.folds, self.explainer, marker, project)
         record = record_of(found.name, self._subject(found), [judged.result], judged.expectation)
         record.quantizer = self._quantizer(found)
         record.scheme = _scheme(judged)
+        record.stored_as = _stored_as(found)
         record.notes += judged.notes
-        return record, messages.failure([judged.result], judged.expectation, None)
+        failure = messages.failure([judged.result], judged.expectation, None)
+        if failure and judged.explanation is not None:
+            record.explanation = plain_explanation(judged.explanation)
+            failure += f"\n  likely cause: {judged.explanation.text}"
+        return record, failure
 
     def _subject(self, found: Pair) -> Subject:
         if found.entry is not None:
@@ -60,6 +73,13 @@ class Audit:
         if found.entry.plain is not None:
             return {"name": "plain", "options": {}}
         return {"name": self.contents.format, "options": dict(self.contents.settings)}
+
+
+def _stored_as(found: Pair) -> str:
+    """How the quantized checkpoint holds a tensor: one of records.STORED_AS."""
+    if found.entry is None:
+        return "missing"
+    return "quantized" if found.entry.load else "plain"
 
 
 def _scheme(judged: Judged) -> Plain:

@@ -34,7 +34,7 @@ class Folds:
         """The fold of a quantized pair; None where it has none, or cannot be read."""
         if pair.name not in self.known:
             try:
-                self.known[pair.name] = fold_of(reference_of(pair), loaded(pair))
+                self.known[pair.name] = _fold(pair)
             except (CheckpointError, TensorError):
                 self.known[pair.name] = None  # its own test says what is wrong
         return self.known[pair.name]
@@ -88,6 +88,11 @@ class Folds:
                 if found.original is not None and found.entry is not None:
                     self.layers.setdefault(layer_of(found.name), []).append(found)
         return self.layers.get(layer_of(pair.name), [])
+
+
+def _fold(pair: Pair) -> Fold | None:
+    weight = loaded(pair)
+    return fold_of(reference_of(pair, weight.shape), weight)
 
 
 def _divided_by(pair: Pair) -> list[Array]:

@@ -30,6 +30,8 @@ class Inspected:
     largest: int = 0
     not_finite: int = 0
     first_not_finite: str = ""
+    off_centre: int = 0
+    first_off_centre: str = ""
     outer_zeros: Array = field(init=False)
     groups: Array = field(init=False)
 
@@ -89,10 +91,21 @@ class Inspected:
             codes.values, np.uint8(0), np.uint8(min(highest, 255)), self.ends[start:stop]
         )
         self.largest = max(self.largest, int(largest))
+        if self.grid.zero == "none" and not self.grid.table and codes.zero.size:
+            self._look_for_centre(codes.zero, start)
         if self.grid.zero == "integer" and codes.zero.size:
             outer = (codes.zero <= 0) | (codes.zero >= highest)
             self.outer_zeros[start:stop] = outer.sum(axis=1)
             self.groups[start:stop] = codes.zero.shape[1]
+
+    def _look_for_centre(self, zero: Array, start: int) -> None:
+        """Codes that are said to be symmetric have their zero in the middle of the range."""
+        off = zero != 2 ** (self.grid.bits - 1)
+        if off.any():
+            row, group = (int(i) for i in np.argwhere(off)[0])
+            self.off_centre += int(off.sum())
+            where = f"{zero[row, group]:g} at row {start + row}, group {group}"
+            self.first_off_centre = self.first_off_centre or where
 
     def findings(self, alone: bool) -> list[Finding]:
         """What the codes and scales say of themselves; none where codes are not seen.
@@ -105,6 +118,9 @@ class Inspected:
         found = [Finding("finite_scales", "<=", 0, self.not_finite, self.first_not_finite)]
         if self.grid.table == ():
             found.append(Finding("code_range", "<=", highest, self.largest))
+            if self.grid.zero == "none":
+                where = self.first_off_centre
+                found.append(Finding("symmetric_zero", "<=", 0, self.off_centre, where))
         columns = rows_and_columns(self.shape)[1]
         if self.grid.bits >= 4 and not self.grid.table and self.ends.size * columns >= LEAST_CODES:
             share = int(self.ends.sum()) / (self.ends.size * columns)

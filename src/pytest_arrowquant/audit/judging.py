@@ -15,10 +15,12 @@ from ..checkpoints.weight import StoredWeight
 from ..errors import CheckpointError
 from ..examine import TensorResult, examine
 from ..expectation import DEFAULT_COSINE, Expectation, expect
+from ..explain import Explanation
 from ..metrics import Sums
 from ..scheme import rows_and_columns
 from ..targets import Outcome, incomplete
 from .equality import unequal
+from .explaining import Explainer
 from .folding import Unfolded
 from .folds import Folds
 from .integrity import Inspected
@@ -38,9 +40,12 @@ class Judged:
     expectation: Expectation = UNQUANTIZED
     weight: StoredWeight | None = None
     notes: list[str] = field(default_factory=list)
+    explanation: Explanation | None = None
 
 
-def judge(pair: Pair, folds: Folds, marker: Mapping[str, Any], project: Bounds) -> Judged:
+def judge(
+    pair: Pair, folds: Folds, explainer: Explainer, marker: Mapping[str, Any], project: Bounds
+) -> Judged:
     """What one pair is worth."""
     if pair.entry is None or (pair.original is None and pair.problem):
         return Judged(_incomplete(pair, pair.problem), UNREADABLE, notes=list(pair.notes))
@@ -53,6 +58,8 @@ def judge(pair: Pair, folds: Folds, marker: Mapping[str, Any], project: Bounds) 
             return Judged(_incomplete(pair, str(error)), UNREADABLE, notes=list(pair.notes))
         expectation = expectation_of(weight.grid.bits, marker, project)
         judged = _quantized(pair, weight, folds, expectation)
+        if pair.original is not None and not judged.result.passed:
+            judged.explanation = explainer.explain(pair, weight, expectation, judged.notes)
     judged.notes[:0] = pair.notes
     if pair.problem:
         judged.result = _with(judged.result, incomplete(pair.problem))
@@ -91,7 +98,7 @@ def _quantized(pair: Pair, weight: StoredWeight, folds: Folds, expectation: Expe
     if pair.original is None:
         result = _by_itself(pair, inspected)
         return Judged(_with(result, *inspected.findings(alone=True)), expectation, weight)
-    reference = reference_of(pair)
+    reference = reference_of(pair, weight.shape)
     result = examine(pair.name, reference, inspected, expectation, None, None)
     notes: list[str] = []
     fold = None if result.passed or result.problem else folds.of(pair)
@@ -99,12 +106,13 @@ def _quantized(pair: Pair, weight: StoredWeight, folds: Folds, expectation: Expe
         unfolded = examine(
             pair.name, reference, Unfolded(weight, fold), expectation, None, weight.nbytes
         )
-        if unfolded.passed:
+        side = folds.unanswered(pair, fold) if unfolded.passed else ""
+        if side:
+            lost = f"its {side} carry a scale, and nothing in the layer takes it up"
+            result = _with(result, Finding("folded", "<=", 0, 1, lost))
+        elif unfolded.passed:
             result = unfolded
             notes.append(f"judged after unfolding: {fold.text}")
-            if side := folds.unanswered(pair, fold):
-                lost = f"its {side} carry a scale, and nothing in the layer takes it up"
-                result = _with(result, Finding("folded", "<=", 0, 1, lost))
     findings = inspected.findings(alone=False)
     return Judged(_with(result, *findings), expectation, weight, notes)
 

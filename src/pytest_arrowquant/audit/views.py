@@ -44,8 +44,11 @@ class Rows:
         return self.restore(0, rows_and_columns(self.shape)[0]).reshape(self.shape)
 
 
-def reference_of(found: Pair) -> Array:
-    """The original's values as the quantized weight should restore them; a view where it can be."""
+def reference_of(found: Pair, shape: tuple[int, ...] | None = None) -> Array:
+    """The original's values as the quantized weight should restore them; a view where it can be.
+
+    shape: of that weight; an original of stacked experts is seen as their rows, one after another.
+    """
     assert found.original is not None
     reference = found.original.array
     if found.transposed:
@@ -55,6 +58,8 @@ def reference_of(found: Pair) -> Array:
     if found.shift:
         wide = np.float16 if reference.dtype == np.float16 else np.float32
         reference = reference.astype(wide) + np.asarray(found.shift, wide)
+    if shape is not None and shape == (prod(reference.shape[:-1]), reference.shape[-1]):
+        reference = reference.reshape(shape)
     return reference
 
 

@@ -63,6 +63,14 @@ def unpack_rows(words, bits, out):
 
 
 @kernel()
+def unpack_high_first(packed, out):
+    """packed: bytes of two 4-bit codes, the first in the high bits; out: uint8, twice as long."""
+    for k in range(packed.size):
+        out[2 * k] = np.uint8(packed[k] >> np.uint8(4))
+        out[2 * k + 1] = np.uint8(packed[k] & np.uint8(15))
+
+
+@kernel()
 def _transpose(words, out):
     """out[c] = words[:, c], in tiles of a cache line each way."""
     for k in range(0, out.shape[1], LINE):

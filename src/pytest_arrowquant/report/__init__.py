@@ -1,6 +1,7 @@
 """The files of a run: what they are called, and that they are written whole or not at all."""
 
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..options import REPORT_FOLDER, Settings
@@ -8,28 +9,43 @@ from ..records import Plain
 
 
 def write_reports(
-    folder: Path, records: list[Plain], errors: list[Plain], summary: Plain, settings: Settings
+    folder: Path,
+    records: list[Plain],
+    errors: list[Plain],
+    summary: Plain,
+    settings: Settings,
+    checkpoint_notes: Sequence[str] = (),
 ) -> list[Path]:
-    """Write accuracy.json, accuracy.txt and the charts into `folder`; returns their paths."""
+    """Write accuracy.json, accuracy.txt and the charts into `folder`; returns their paths.
+
+    checkpoint_notes: on an audited checkpoint as a whole.
+    """
+    from ..planning import plan_of_records
     from .charts import write_charts
-    from .json_file import report_json
-    from .text import report_text
+    from .json_file import report_pieces
+    from .rollup import rollup_of
+    from .text import apart, report_text
 
     folder.mkdir(parents=True, exist_ok=True)
     if folder.name == REPORT_FOLDER:
-        write_whole(folder / ".gitignore", b"*\n")
+        write_whole(folder / ".gitignore", [b"*\n"])
     left = left_in_full_precision(settings)
-    texts = {
-        "accuracy.json": report_json(records, errors, summary, left, settings.seed),
-        "accuracy.txt": report_text(records, errors, summary, left),
-    }
-    paths = [write_whole(folder / name, text.encode()) for name, text in texts.items()]
-    return paths + write_charts(records, folder)
+    audited = apart(records)[2]
+    rollup = rollup_of(audited) if audited else None
+    notes, made = list(checkpoint_notes), plan_of_records(records, left)
+    plan = made.to_json() if made else None
+    pieces = report_pieces(records, errors, summary, left, settings.seed, rollup, plan, notes)
+    text = report_text(records, errors, summary, left, rollup, plan, notes)
+    return [
+        write_whole(folder / "accuracy.json", (piece.encode() for piece in pieces)),
+        write_whole(folder / "accuracy.txt", [text.encode()]),
+        *write_charts(records, folder),
+    ]
 
 
 def left_in_full_precision(settings: Settings) -> list[Plain]:
-    """The tensors of the original that no quantizer was put on, and why."""
-    if settings.original is None:
+    """The tensors of the original that no quantizer was put on, and why; none in an audit."""
+    if settings.original is None or settings.quantized is not None:
         return []
     from ..checkpoints import open_checkpoint
 
@@ -44,11 +60,12 @@ def left_in_full_precision(settings: Settings) -> list[Plain]:
     ]
 
 
-def write_whole(path: Path, content: bytes) -> Path:
+def write_whole(path: Path, pieces: Iterable[bytes]) -> Path:
     """Write a file so that a reader sees all of it or the one before; returns its path."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(content)
+        with temporary.open("wb") as file:
+            file.writelines(pieces)
         return temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -4,11 +4,13 @@ Colours are Okabe and Ito's, which colour-blind readers tell apart; vermillion a
 failed and nothing else. No pyplot: its state is global, and belongs to the user's tests.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain, cycle, repeat
 from math import floor, inf, log10
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -20,12 +22,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..records import Plain
+from .places import Place
+from .ranking import room
 
 MOST_ROWS = 40
 MOST_TEXT = 48  # characters of a name
 CROWD, GOLDEN = 8, 0.618  # more dots in a row are spread, each far from the last
-COUNTS = ("complete", "dead_columns", "levels")
-FAR_DB = 10.0  # well above a bound of 0 dB
+MOST_DRAWN = 1000  # dots of one look; more are a picture, in SVG too
 MOST_NINES = 8  # the end of the cosine axis: an exact copy is drawn there
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#444444")
@@ -56,7 +59,10 @@ STYLE: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One record in the words of the charts; `missed` are the metrics that miss their bound."""
+    """One record in the words of the charts; `missed` are the metrics that miss their bound.
+
+    place: in the model, of a record of an audit; its subject is then the tensor's role.
+    """
 
     record: Plain
     subject: str
@@ -67,6 +73,7 @@ class Entry:
     cosine: float | None
     target: float | None
     missed: list[str]
+    place: Place | None = None
 
     @property
     def failed(self) -> bool:
@@ -76,9 +83,10 @@ class Entry:
     @property
     def room(self) -> float:
         """The least of its margins, each as a share; below 0 where a bound is missed."""
-        return min(map(margin_share, self.record["targets"]), default=0.0)
+        return room(self.record)
 
 
+Dot = tuple[float, float, bool, str, str]  # place, whether it failed, colour, marker
 Row = tuple[str, str, list[Entry]]  # text to the left and right; what is drawn, none in a heading
 
 
@@ -88,11 +96,12 @@ def bits_of(record: Plain) -> float:
     return inf if bits is None else float(bits)
 
 
-def entry_of(record: Plain) -> Entry:
+def entry_of(record: Plain, place: Place | None = None) -> Entry:
     """The record in the words of the charts."""
     subject, targets, bits = record["subject"], record["targets"], record["scheme"].get("bits")
     checkpoint = subject["kind"] == "checkpoint"
-    name = shown_text(subject["modality"] or (checkpoint and subject["source"]) or record["name"])
+    source = place.role if place else checkpoint and subject["source"]
+    name = shown_text(subject["modality"] or source or record["name"])
     tensor = ""
     if checkpoint and record["layers"]["count"] < 2:
         tensor = shown_text(next((t["tensor"] for t in targets if t["tensor"]), record["name"]))
@@ -110,6 +119,7 @@ def entry_of(record: Plain) -> Entry:
         record["metrics"].get("cosine"),
         next((target["bound"] for target in targets if target["metric"] == "cosine"), None),
         [target["metric"] for target in targets if not target["passed"]],
+        place,
     )
 
 
@@ -120,23 +130,14 @@ def _glyphs() -> frozenset[int]:
 
 def shown_text(text: str) -> str:
     """`text` on one line: escapes for what the font lacks, and no middle where it is too long."""
-    shown = "".join(
-        char if char.isprintable() and ord(char) in _glyphs() else ascii(char)[1:-1]
-        for char in text
-    )
+    shown = text
+    if not (text.isascii() and text.isprintable()):
+        shown = "".join(
+            char if char.isprintable() and ord(char) in _glyphs() else ascii(char)[1:-1]
+            for char in text
+        )
     half = MOST_TEXT // 2
     return shown if len(shown) <= MOST_TEXT else f"{shown[: half - 1]}…{shown[-half:]}"
-
-
-def margin_share(target: Plain) -> float:
-    """The margin as a share of what is between the bound and a flawless result.
-
-    A margin that is no number is one without end; that of a count says only whether it passed.
-    """
-    if target["margin"] is None or target["metric"] in COUNTS:
-        return 1.0 if target["passed"] else -1.0
-    flawless = 1 - target["bound"] if "cosine" in target["metric"] else abs(target["bound"])
-    return float(target["margin"] / (flawless or FAR_DB))
 
 
 def without(entries: Iterable[Entry], what: str) -> str:
@@ -148,8 +149,10 @@ def without(entries: Iterable[Entry], what: str) -> str:
 def grouped(entries: Iterable[Entry], *attributes: str) -> dict[tuple[str, ...], list[Entry]]:
     """Entries by the values of these attributes, in the order in which they first come."""
     groups: dict[tuple[str, ...], list[Entry]] = {}
+    values = attrgetter(*attributes)
     for entry in entries:
-        groups.setdefault(tuple(getattr(entry, name) for name in attributes), []).append(entry)
+        key = values(entry) if len(attributes) > 1 else (values(entry),)
+        groups.setdefault(key, []).append(entry)
     return groups
 
 
@@ -200,10 +203,21 @@ def looks(entries: Sequence[Entry], attribute: str) -> tuple[dict[str, str], dic
     return dict(colours), dict(zip(quantizers, cycle(MARKERS), strict=False))
 
 
-def draw_dot(axes: Axes, x: float, y: float, failed: bool, colour: str, marker: str) -> None:
-    """A record's dot; its rim says that it failed."""
-    rim, width = (FAILED, 2.0) if failed else ("white", 0.7)
-    axes.plot(x, y, marker, color=colour, ms=7, mec=rim, mew=width, alpha=0.8, zorder=3)
+def draw_dots(axes: Axes, dots: Sequence[Dot]) -> None:
+    """Records' dots, those that failed on top; the rim says that one did. Small where many are."""
+    looks: dict[tuple[bool, str, str], tuple[list[float], list[float]]] = {}
+    for x, y, failed, colour, marker in dots:
+        xs, ys = looks.setdefault((failed, colour, marker), ([], []))
+        xs.append(x)
+        ys.append(y)
+    number = Counter(failed for _, _, failed, *_ in dots)
+    for (failed, colour, marker), (xs, ys) in sorted(looks.items(), key=lambda item: item[0][0]):
+        rim, width = (FAILED, 2.0) if failed else ("white", 0.7)
+        size = 7 if number[failed] <= MOST_DRAWN else 3
+        axes.plot(
+            xs, ys, marker, color=colour, ms=size, mec=rim, mew=width * size / 7, alpha=0.8,
+            zorder=3, rasterized=len(xs) > MOST_DRAWN,
+        )  # fmt: skip
 
 
 def draw_legend(

@@ -1,8 +1,8 @@
-"""The charts of a run: five views of its records, each as PNG and SVG."""
+"""The charts of a run: six views of its records, each as PNG and SVG."""
 
 from collections.abc import Callable, Sequence
 from io import BytesIO
-from math import atan, degrees, inf
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from ..metrics import DB_PER_BIT
 from ..records import Plain
 from . import write_whole
+from .audit_text import is_audited
 from .chart_parts import (
     CROWD,
     DEEP,
@@ -24,20 +24,18 @@ from .chart_parts import (
     MOST_NINES,
     MOST_ROWS,
     PALE,
-    PALETTE,
     STYLE,
+    Dot,
     Entry,
     Row,
     bits_of,
     cosine_text,
-    draw_dot,
+    draw_dots,
     draw_legend,
     entry_of,
     grouped,
     legend_key,
     looks,
-    margin_share,
-    new_figure,
     nines,
     row_chart,
     shown_text,
@@ -45,8 +43,12 @@ from .chart_parts import (
     worst_first,
     worst_shown,
 )
+from .depth_chart import depth
 from .gain_chart import optimization_gain
 from .gains import gain_of, split
+from .places import places_of
+from .ranking import margin_share
+from .tradeoff_chart import tradeoff
 
 
 def write_charts(records: list[Plain], directory: Path) -> list[Path]:
@@ -56,9 +58,11 @@ def write_charts(records: list[Plain], directory: Path) -> list[Path]:
     earlier run, which would contradict the new report, is removed.
     """
     paths = []
+    places = places_of(record["name"] for record in records if is_audited(record))
+    shown = {id(record): entry_of(record, places.get(record["name"])) for record in records}
     with matplotlib.style.context(["default", STYLE]):
         for name, (draw, choose) in CHARTS.items():
-            entries = [entry_of(record) for record in sorted(choose(records), key=bits_of)]
+            entries = [shown[id(record)] for record in sorted(choose(records), key=bits_of)]
             figure = draw(entries) if entries else None
             for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
                 path = directory / f"{name}.{kind}"
@@ -67,13 +71,19 @@ def write_charts(records: list[Plain], directory: Path) -> list[Path]:
                     continue
                 image = BytesIO()
                 figure.savefig(image, format=kind, dpi=150, metadata=metadata)
-                paths.append(write_whole(path, image.getvalue()))
+                paths.append(write_whole(path, [image.getvalue()]))
                 figure.set_layout_engine(None)  # once is enough: it is slow
     return paths
 
 
 def _single(records: list[Plain]) -> list[Plain]:
-    return split(records)[0]
+    """All but the comparison, and the plain tensors of an audit that are what they should be."""
+    single = split(records)[0]
+    return [r for r in single if r.get("stored_as") != "plain" or not r["passed"]]
+
+
+def _audited(records: list[Plain]) -> list[Plain]:
+    return [record for record in _single(records) if is_audited(record)]
 
 
 def _compared(records: list[Plain]) -> list[Plain]:
@@ -89,21 +99,24 @@ def _cosine_chart(
     by_layer = attribute == "width"
     figure, axes = row_chart(rows, 8.0, title, *notes)
     colours, markers = looks(entries, attribute)
-    placed = [(y, at, e) for y, (*_, group) in enumerate(rows) for at, e in enumerate(group)]
-    for y, at, entry in placed:
-        colour, layers = colours[getattr(entry, attribute)], entry.record["layers"]
-        if entry.target is not None:
-            line = colour if by_layer else "black"
-            axes.plot([nines(entry.target)] * 2, [y - 0.5, y + 0.5], color=line, lw=1.2)
-        cosine = layers["cosine_mean"] if by_layer else entry.cosine
-        if cosine is not None:
-            spread = 0.5 * (at * GOLDEN % 1 - 0.5) * (len(rows[y][2]) > CROWD)
-            draw_dot(
-                axes, nines(cosine), y + spread, entry.failed, colour, markers[entry.quantizer]
-            )
-        if cosine is not None and by_layer:
-            ends = nines(layers["cosine_min"]), nines(layers["cosine_max"])
-            axes.hlines(y, *ends, color=colour, lw=5, alpha=0.4)
+    targets: set[tuple[float, int, str]] = set()
+    dots: list[Dot] = []
+    for y, (*_, group) in enumerate(rows):
+        for at, entry in enumerate(group):
+            colour, layers = colours[getattr(entry, attribute)], entry.record["layers"]
+            if entry.target is not None:
+                targets.add((nines(entry.target), y, colour if by_layer else "black"))
+            cosine = layers["cosine_mean"] if by_layer else entry.cosine
+            if cosine is not None:
+                spread = 0.5 * (at * GOLDEN % 1 - 0.5) * (len(group) > CROWD)
+                look = (entry.failed, colour, markers[entry.quantizer])
+                dots.append((nines(cosine), y + spread, *look))
+            if cosine is not None and by_layer:
+                ends = nines(layers["cosine_min"]), nines(layers["cosine_max"])
+                axes.hlines(y, *ends, color=colour, lw=5, alpha=0.4)
+    for x, y, line in sorted(targets):
+        axes.plot([x, x], [y - 0.5, y + 0.5], color=line, lw=1.2)
+    draw_dots(axes, dots)
     _name_nines(axes)
     target = legend_key("target", color=GREY if by_layer else "black", marker="", ls="-")
     draw_legend(figure, colours, markers, target)
@@ -191,7 +204,8 @@ def _lowest(entry: Entry) -> float:
 def _target_achievement(entries: Sequence[Entry]) -> Figure:
     """Records against metrics: passed or missed, and how far from the bound."""
     ranked = sorted(entries, key=lambda entry: worst_first([entry], lambda e: e.room))
-    shown = ranked[:MOST_ROWS] if len(entries) > MOST_ROWS else entries
+    many = len(entries) > MOST_ROWS or any(entry.place for entry in entries)
+    shown = ranked[:MOST_ROWS] if many else entries
     lists = sorted((entry.record["targets"] for entry in shown), key=len, reverse=True)
     metrics = list(dict.fromkeys(target["metric"] for targets in lists for target in targets))
     figure, axes = row_chart(
@@ -234,57 +248,13 @@ def _cell(axes: Axes, x: int, y: int, target: Plain) -> Any:
     return PALE + (DEEP - PALE) * min(margin_share(target), 1.0) if passed else to_rgb(FAILED)
 
 
-def _tradeoff(entries: Sequence[Entry]) -> Figure:
-    """SQNR against true bits per weight; below, how far it is from the Gaussian bound."""
-    points = [
-        (metrics["bits_per_weight"], metrics["sqnr_db"], entry)
-        for entry in entries
-        for metrics in (entry.record["metrics"],)
-        if metrics.get("bits_per_weight") is not None and metrics.get("sqnr_db") is not None
-    ]
-    figure = new_figure(11, 8, "Accuracy against compression")
-    top, bottom = figure.subplots(2, sharex=True, height_ratios=(3, 2))
-    colours, markers = looks(entries, "subject")
-    most = 1.06 * max((rate for rate, *_ in points), default=8.0)
-    places = {name: min(place, len(PALETTE)) for place, name in enumerate(colours)}
-    for rate, sqnr_db, entry in points:
-        look = (entry.failed, colours[entry.subject], markers[entry.quantizer])
-        draw_dot(top, rate, sqnr_db, *look)
-        aside = (places[entry.subject] - max(places.values()) / 2) * most / 120
-        draw_dot(bottom, rate + aside, sqnr_db - DB_PER_BIT * rate, *look)
-    top.plot([0, most], [0, most * DB_PER_BIT], "black", lw=1.2)
-    bottom.plot([0, most], [0, 0], "black", lw=1.2)
-    top.text(
-        most / 2,
-        most / 2 * DB_PER_BIT,
-        "Shannon bound for Gaussian weights: 6.02 dB per bit\n",
-        ha="center",
-        va="center",
-        rotation=degrees(atan(DB_PER_BIT)),
-        transform_rotates_text=True,
-        in_layout=False,
-    )
-    drawn = [id(entry) for *_, entry in points]
-    undrawn = (entry for entry in entries if id(entry) not in drawn)
-    missing = without(undrawn, "both a finite SQNR and a stored size: not drawn")
-    top.set_title("\n".join(filter(None, ("Better: further up and to the left.", missing))))
-    top.set(xlim=(0, most), ylabel="SQNR, dB")
-    bottom.set(
-        ylabel="distance to the bound, dB",
-        xlabel="bits per weight, as stored (lower panel: subjects side by side)",
-    )
-    for axes in (top, bottom):
-        axes.grid()
-    draw_legend(figure, colours, markers)
-    return figure
-
-
-Draw = Callable[[Sequence[Entry]], Figure]
+Draw = Callable[[Sequence[Entry]], Figure | None]
 Choose = Callable[[list[Plain]], list[Plain]]
 CHARTS: dict[str, tuple[Draw, Choose]] = {
     "accuracy_by_bit_width": (_by_bit_width, _single),
     "target_achievement": (_target_achievement, _single),
-    "accuracy_compression_tradeoff": (_tradeoff, _single),
+    "accuracy_compression_tradeoff": (tradeoff, _single),
     "layers": (_layers, _single),
     "optimization_gain": (optimization_gain, _compared),
+    "depth": (depth, _audited),
 }

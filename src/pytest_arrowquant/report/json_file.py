@@ -2,20 +2,33 @@
 
 import json
 import platform
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from ..errors import OptionError
 from ..records import SCHEMA, SCHEMA_VERSION, Plain
 
 PACKAGES = ("pytest", "pytest-benchmark", "numpy", "numba", "safetensors", "ml_dtypes")
+ENCODE = json.JSONEncoder(allow_nan=False, check_circular=False).encode
 
 
-def report_json(
-    records: list[Plain], errors: list[Plain], summary: Plain, left: list[Plain], seed: int
-) -> str:
-    """The text of accuracy.json; ValueError for NaN or infinity, which JSON does not have."""
+def report_pieces(
+    records: list[Plain],
+    errors: list[Plain],
+    summary: Plain,
+    left: list[Plain],
+    seed: int,
+    rollup: Plain | None = None,
+    plan: Plain | None = None,
+    checkpoint_notes: list[str] | None = None,
+) -> Iterator[str]:
+    """The text of accuracy.json, a piece at a time: an audit's is long.
+
+    An entry of a list is a line. ValueError for NaN or infinity, which JSON does not have.
+    """
     report = {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
@@ -25,9 +38,29 @@ def report_json(
         "summary": summary,
         "errors": errors,
         "left_in_full_precision": left,
+        "checkpoint_notes": checkpoint_notes or [],
+        "rollup": rollup,
+        "plan": plan,
         "records": records,
     }
-    return json.dumps(report, indent=1, allow_nan=False) + "\n"
+    yield from _pieces(report, "\n")
+    yield "\n"
+
+
+def _pieces(value: Any, margin: str) -> Iterator[str]:
+    """The JSON of a value; lists, and what holds lists or objects, with a line an entry."""
+    if isinstance(value, list):
+        entries = (ENCODE(entry) for entry in value)
+        for index, text in enumerate(entries):
+            yield f"{',' if index else '['}{margin} {text}"
+        yield f"{margin}]" if value else "[]"
+    elif isinstance(value, dict) and any(isinstance(v, dict | list) for v in value.values()):
+        for index, (key, part) in enumerate(value.items()):
+            yield f"{',' if index else '{'}{margin} {ENCODE(key)}: "
+            yield from _pieces(part, f"{margin} ")
+        yield f"{margin}}}"
+    else:
+        yield ENCODE(value)
 
 
 def environment() -> dict[str, str]:

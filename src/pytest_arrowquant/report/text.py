@@ -3,7 +3,17 @@
 from collections.abc import Callable
 
 from ..records import Plain
+from .audit_text import (
+    explanation_lines,
+    grouped_notes,
+    is_audited,
+    plan_lines,
+    totals,
+    verdict_lines,
+)
 from .gains import comparison_lines, comparison_notes, split
+from .ranking import worst_first
+from .rollup import rollup_lines
 from .table import lines_of, missed_unasserted, number, verdict
 
 MOST_LINES = 60
@@ -11,17 +21,18 @@ WORST = 5
 
 
 def summary_lines(records: list[Plain]) -> list[str]:
-    """A line a record (failures first where there are too many), worst layers, the comparison."""
-    single, compared = split(records)
-    shown = single
-    if len(single) > MOST_LINES:
-        shown = sorted(single, key=lambda record: (record["passed"], _least_margin(record)))
-        shown = shown[:MOST_LINES]
-    lines = table(shown) if single or not compared else []
+    """A line a record (failures first where there are too many), worst layers, the comparison.
+
+    Of an audit, its verdict instead of a line a record.
+    """
+    single, compared, audited = apart(records)
+    shown = worst_first(single)[:MOST_LINES] if len(single) > MOST_LINES else single
+    lines = table(shown) if single or not (compared or audited) else []
     if len(shown) < len(single):
         lines.append(f"... the {MOST_LINES} closest to their bounds, of {len(single)} records")
     lines += worst_layers(single)
     lines += comparison_lines(compared)
+    lines += verdict_lines(audited) if audited else []
     passed = sum(record["passed"] for record in records)
     unasserted = sum(map(missed_unasserted, records))
     of_these = f"; no test fails on {unasserted} of the others" if unasserted else ""
@@ -32,16 +43,41 @@ def summary_lines(records: list[Plain]) -> list[str]:
     return lines
 
 
+def apart(records: list[Plain]) -> tuple[list[Plain], list[Plain], list[Plain]]:
+    """The records that stand for themselves, those of the comparison, and those of an audit.
+
+    Of several attempts at a tensor of an audit, the last.
+    """
+    others, compared = split(records)
+    single = [record for record in others if not is_audited(record)]
+    audited = {record["name"]: record for record in others if is_audited(record)}
+    return single, compared, list(audited.values())
+
+
 def report_text(
-    records: list[Plain], errors: list[Plain], summary: Plain, left: list[Plain]
+    records: list[Plain],
+    errors: list[Plain],
+    summary: Plain,
+    left: list[Plain],
+    rollup: Plain | None = None,
+    plan: Plain | None = None,
+    checkpoint_notes: list[str] | None = None,
 ) -> str:
     """The text of accuracy.txt."""
-    single, compared = split(records)
+    single, compared, audited = apart(records)
+    ordered = worst_first(audited)
     lines = ["Accuracy of quantization", ""]
-    if single or not compared:
+    if single or not (compared or audited):
         lines += [*table(single), "", *worst_layers(single), ""]
     if compared:
         lines += [*comparison_lines(compared), ""]
+    if audited:
+        lines += [*totals(audited), "", *table(ordered), ""]
+    if rollup:
+        lines += rollup_lines(rollup)
+    if plan:
+        lines += _section("Plan for the original", plan_lines(plan, audited))
+    records = [*single, *compared, *ordered]
     asserted = [record for record in records if record.get("asserted", True)]
     unasserted = [record for record in records if not record.get("asserted", True)]
     lines += _section("Bounds missed", missed(asserted))
@@ -51,8 +87,9 @@ def report_text(
         "Left in full precision",
         [f"{t['name']} {tuple(t['shape'])} {t['dtype']}: {t['reason']}" for t in left],
     )
+    lines += _section("Notes on the checkpoint", checkpoint_notes or [])
     notes = [f"{r['name']}: {note}" for r in single for note in r["notes"]]
-    lines += _section("Notes", notes + comparison_notes(compared))
+    lines += _section("Notes", notes + comparison_notes(compared) + grouped_notes(audited))
     lines.append("  ".join(f"{key} {value}" for key, value in summary.items()))
     return "\n".join(lines) + "\n"
 
@@ -64,6 +101,7 @@ def _section(title: str, lines: list[str]) -> list[str]:
 COLUMNS: tuple[tuple[str, Callable[[Plain], str]], ...] = (
     ("", lambda r: verdict([r])),
     ("record", lambda r: str(r["name"])),
+    ("stored as", lambda r: _stored_as(r)),
     ("cosine", lambda r: number(r["metrics"]["cosine"], ".6f")),
     ("target", lambda r: number(_bound(r, "cosine"), "g")),
     ("SQNR dB", lambda r: number(r["metrics"]["sqnr_db"], ".2f")),
@@ -112,24 +150,29 @@ def _room(cosine: float, bound: float) -> float:
 
 
 def missed(records: list[Plain]) -> list[str]:
-    """Every bound that a record misses."""
-    return [
+    """Every bound that a record misses, and what would mend it."""
+    lines = []
+    for record in records:
+        lines += [_missed(record, target) for target in record["targets"] if not target["passed"]]
+        lines += [f"{record['name']}: {line}" for line in explanation_lines(record)]
+    return lines
+
+
+def _missed(record: Plain, target: Plain) -> str:
+    where = f" ({target['where']})" if target.get("where") else ""
+    return (
         f"{record['name']}: {target['metric']} {number(target['value'], '.6g')} "
         f"{target['op']} {target['bound']:.6g} margin {number(target['margin'], '.6g')} "
-        f"in {target['tensor']}"
-        for record in records
-        for target in record["targets"]
-        if not target["passed"]
-    ]
+        f"in {target['tensor']}{where}"
+    )
+
+
+def _stored_as(record: Plain) -> str:
+    """The format of what an audit found quantized, else `plain` or `missing`."""
+    kind = record.get("stored_as")
+    return str(record["quantizer"]["name"] if kind == "quantized" else kind or "-")
 
 
 def _bound(record: Plain, metric: str) -> float | None:
     bounds = [target["bound"] for target in record["targets"] if target["metric"] == metric]
     return bounds[0] if bounds else None
-
-
-def _least_margin(record: Plain) -> float:
-    margins = [
-        t["margin"] / (abs(t["bound"]) or 1) for t in record["targets"] if t["margin"] is not None
-    ]
-    return min(margins, default=float("-inf"))

@@ -5,10 +5,8 @@ import pytest
 from pytest_arrowquant.accuracy import Accuracy
 from pytest_arrowquant.audit import Audit
 from pytest_arrowquant.checkpoints.pairing import Pair
-from pytest_arrowquant.fixtures import SETTINGS
+from pytest_arrowquant.fixtures import AUDIT, SETTINGS
 from pytest_arrowquant.suite import said_plainly
-
-AUDIT = pytest.StashKey[Audit]()
 
 
 def audit_of(config: pytest.Config) -> Audit:

@@ -1,4 +1,4 @@
-"""Slices of trained weights, and their grids, for the scripts that make golden GPTQ and AWQ files."""
+"""Slices of trained weights, and their grids, for the scripts of golden GPTQ and AWQ files."""
 
 import json
 from pathlib import Path
@@ -14,21 +14,29 @@ MODULES = {
 }
 
 
-def linear(weight, positive=False):
-    """A float16 layer with a bias; `positive`: every third run of 32 weights of a row is."""
+SMALL = {name: weight[:32, :64] for name, weight in MODULES.items()}
+RAGGED = {
+    "model.layers.0.mlp.down_proj": MODULES["model.layers.0.mlp.down_proj"][:30, :100],
+    "model.layers.0.mlp.up_proj": MODULES["model.layers.0.mlp.up_proj"][:20, :60],
+}
+
+
+def linear(weight, positive=False, dtype=torch.float16):
+    """A layer with a bias; `positive`: every third run of 32 weights of a row is."""
     rows, columns = weight.shape
-    layer = torch.nn.Linear(columns, rows).half()
-    layer.weight.data = weight.half().clone()
+    layer = torch.nn.Linear(columns, rows).to(dtype)
+    layer.weight.data = weight.to(dtype).clone()
     if positive:
         runs = layer.weight.data.view(-1, 32)
         runs[::3] = runs[::3].abs()
-    layer.bias.data = (torch.arange(rows) / 64).half()
+    layer.bias.data = (torch.arange(rows) / 64).to(dtype)
     return layer
 
 
 def grid(weight, bits, group_size, sym):
     """(scale, zero point), each (rows, groups), by minima and maxima that include 0."""
-    groups = weight.float().reshape(len(weight), -1, group_size)
+    whole = torch.nn.functional.pad(weight.float(), (0, -weight.shape[1] % group_size))
+    groups = whole.reshape(len(weight), -1, group_size)
     low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
     levels = 2**bits - 1
     if sym:
@@ -38,13 +46,12 @@ def grid(weight, bits, group_size, sym):
     return scale, torch.round(-low / scale)
 
 
-def on_grid(layer, scale, zero, bits):
+def on_grid(layer, scale, zero, bits, group_size):
     """The layer with its weight rounded to the grid: what producers' quantizers hand to pack()."""
-    rows, columns = layer.weight.shape
-    size = columns // scale.shape[1]
-    s, z = scale.repeat_interleave(size, 1), zero.repeat_interleave(size, 1)
+    columns = layer.weight.shape[1]
+    s, z = (part.repeat_interleave(group_size, 1)[:, :columns] for part in (scale, zero))
     codes = torch.clamp(torch.round(layer.weight.data.float() / s) + z, 0, 2**bits - 1)
-    rounded = linear(layer.weight.data)
+    rounded = linear(layer.weight.data, dtype=layer.weight.dtype)
     rounded.weight.data = ((codes - z) * s).to(layer.weight.dtype)
     return rounded
 

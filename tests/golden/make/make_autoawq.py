@@ -12,7 +12,6 @@ import sys
 from importlib.metadata import distribution
 from types import ModuleType
 
-import torch
 from gptq_cases import MODULES, grid, linear, on_grid, write
 
 for package in ("awq", "awq.modules", "awq.modules.linear", "awq.utils"):
@@ -38,7 +37,7 @@ for case, (version, group_size) in CASES.items():
         scale, zero = grid(layer.weight.data, 4, group_size, False)
         scale = scale.half()
         layout = (scale.T.contiguous(), zero.T.contiguous())
-        rounded = on_grid(layer, scale.float(), zero, 4)
+        rounded = on_grid(layer, scale.float(), zero, 4, group_size)
         rounded.bias = layer.bias
         gemm = WQLinear_GEMM.from_linear(rounded, 4, group_size, False, *layout)
         expected[f"{name}.weight"] = dequantize_gemm(

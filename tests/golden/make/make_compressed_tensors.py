@@ -93,9 +93,7 @@ CASES = {
     ),
     "mxfp4": (
         "mxfp4-pack-quantized",
-        args(
-            num_bits=4, type="float", strategy="group", group_size=32, scale_dtype=torch.uint8
-        ),
+        args(num_bits=4, type="float", strategy="group", group_size=32, scale_dtype=torch.uint8),
         torch.float32,
     ),
 }

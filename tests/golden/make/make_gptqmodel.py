@@ -9,7 +9,7 @@ version ("gptq") its own conversion subtracts one from the zero points, as it do
 """
 
 import torch
-from gptq_cases import MODULES, grid, linear, on_grid, write
+from gptq_cases import MODULES, RAGGED, grid, linear, on_grid, write
 from gptqmodel.nn_modules.qlinear.torch import TorchLinear
 from gptqmodel.quantization import QuantizeConfig
 from gptqmodel.utils.model import convert_gptq_v2_to_v1_format_module
@@ -21,6 +21,7 @@ CASES = {  # bits, group size, sym, act-order, version, positive runs: zero poin
     "v1-int3-g32-asym-zero-of-0": (3, 32, False, False, "gptq", True),
     "v1-int8-channel-sym": (8, -1, True, False, "gptq", False),
     "v1-int2-g32-asym-zero-of-0": (2, 32, False, False, "gptq", True),
+    "v1-int4-g32-asym-ragged": (4, 32, False, False, "gptq", False),
     "v2-int4-g32-asym-actorder": (4, 32, False, True, "gptq_v2", True),
     "v2-int3-g32-sym": (3, 32, True, False, "gptq_v2", False),
     "v2-int2-g32-sym-actorder": (2, 32, True, True, "gptq_v2", False),
@@ -41,11 +42,11 @@ def made(layer, bits, group_size, sym, actorder, version):
         together = torch.argsort(order, stable=True)
         sorted_layer = linear(layer.weight.data[:, together])
         scale, zero = grid(sorted_layer.weight.data, bits, size, sym)
-        rounded = on_grid(sorted_layer, scale, zero, bits)
+        rounded = on_grid(sorted_layer, scale, zero, bits, size)
         rounded.weight.data = rounded.weight.data[:, torch.argsort(together)]
     else:
         scale, zero = grid(layer.weight.data, bits, size, sym)
-        rounded = on_grid(layer, scale, zero, bits)
+        rounded = on_grid(layer, scale, zero, bits, size)
     module.pack_original(rounded, scale, zero, g_idx=order.to(torch.int32))
     module.post_init()
     module.eval()
@@ -59,7 +60,8 @@ def made(layer, bits, group_size, sym, actorder, version):
 
 
 for case, settings in CASES.items():
-    layers = {name: linear(weight, settings[-1]) for name, weight in MODULES.items()}
+    weights = RAGGED if case.endswith("ragged") else MODULES
+    layers = {name: linear(weight, settings[-1]) for name, weight in weights.items()}
     tensors, expected = {}, {}
     for name, layer in layers.items():
         parts, expected[f"{name}.weight"] = made(layer, *settings[:-1])

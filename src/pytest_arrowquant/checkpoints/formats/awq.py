@@ -17,6 +17,7 @@ from ...errors import CheckpointError
 from ...kernels import bitstream
 from ...scheme import GroupSize
 from ..checkpoint import Checkpoint
+from ..dynamic_rules import DynamicRules
 from ..entries import Contents, Entry, Exemption, Parts, by_module, contents, require_part
 from ..grouped_codes import GroupedCodes
 from ..stored_tensor import StoredTensor
@@ -37,38 +38,77 @@ def claims(checkpoint: Checkpoint) -> bool:
         return bool(method == "awq")
     names = checkpoint.tensors
     for name in names:
-        if name.endswith(".qweight") and (scales := names.get(f"{name[:-8]}.scales")) is not None:
-            shape = names[name].shape
-            return len(shape) == 2 == len(scales.shape) and shape[1] * 8 == scales.shape[1]
+        if name.endswith(".qweight"):
+            parts = {role: names.get(f"{name[:-8]}.{role}") for role in ROLES}
+            return _shown({role: part for role, part in parts.items() if part}) is not None
     return False
+
+
+def _shown(parts: Parts) -> str | None:
+    """The layout in which the words of a module lie, as shapes and types show it; None if none."""
+    weight, zeros, scales = (parts.get(role) for role in ROLES)
+    if weight is None or scales is None or not len(weight.shape) == len(scales.shape) == 2:
+        return None
+    lines, words = weight.shape
+    if weight.stored_dtype == "I16":
+        return "gemv_fast"
+    if weight.stored_dtype == "I32" and zeros is None and words == 2 * scales.shape[1]:
+        return "marlin"
+    if weight.stored_dtype != "I32" or zeros is None or len(zeros.shape) != 2:
+        return None
+    if lines == scales.shape[0] == zeros.shape[0] and scales.shape[1] == 8 * zeros.shape[1]:
+        return "gemv"
+    return "gemm" if scales.shape[1] == 8 * words else None
 
 
 def read(checkpoint: Checkpoint) -> Contents:
     """An entry a module that has words of codes."""
     said = {**checkpoint.quantization}
     said = {"bits": said.get("w_bit"), "group_size": said.get("q_group_size"), **said}
-    version = str(said.get("version") or "gemm").lower()
+    modules = by_module(checkpoint, ROLES)
+    # those of activations: what was scaled for the next layer is divided by them
+    activations = [m for m, parts in modules.items() if _is_activation(parts)]
+    companions = [modules.pop(module)["scales"] for module in activations]
+    shown = next(filter(None, map(_shown, modules.values())), "gemm")
+    version = str(said.get("version") or said.get("checkpoint_format") or shown).lower()
     if version not in VERSIONS:
         raise CheckpointError(
             f"checkpoint {checkpoint.path} is in the AWQ layout {version!r}, which only its own "
             f"kernel reads; read are {', '.join(VERSIONS)}"
         )
     load = _gemm if version == "gemm" else _gemv
+    rules = DynamicRules.of(checkpoint)  # of GPTQModel
     entries = [
-        Entry(f"{module}.weight", parts, partial(load, module, parts, said))
-        for module, parts in by_module(checkpoint, ROLES).items()
+        Entry(
+            f"{module}.weight",
+            parts,
+            partial(load, module, parts, {**said, **rules.changes(module)}),
+        )
+        for module, parts in modules.items()
     ]
-    # what stands for an activation that a scale was folded into
-    companions = [t for n, t in checkpoint.tensors.items() if n.endswith(".act.scales")]
-    exempt = tuple(
-        Exemption(text, partial(_covers, text)) for text in said.get("modules_to_not_convert") or ()
-    )
+    parts_of_names = (Exemption(text, partial(_covers, text)) for text in _skipped(checkpoint))
+    exempt = (*parts_of_names, *rules.exempt)
     keys = ("bits", "group_size", "zero_point")
     settings = {key: said[key] for key in keys if said.get(key) is not None}
     return contents(
         "awq", checkpoint, entries, companions, exempt if checkpoint.quantization else None,
         {"version": version, **settings},
     )  # fmt: skip
+
+
+def _is_activation(parts: Parts) -> bool:
+    return parts.keys() == {"scales"} and len(parts["scales"].shape) == 1
+
+
+def _skipped(checkpoint: Checkpoint) -> list[str]:
+    """Parts of the names of modules that stay as they are."""
+    listed = checkpoint.quantization.get("modules_to_not_convert") or []
+    if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
+        raise CheckpointError(
+            f"checkpoint {checkpoint.path}: the config's modules_to_not_convert is {listed!r}; "
+            "expected a list of parts of names"
+        )
+    return listed
 
 
 def _covers(text: str, module: str) -> bool:
@@ -94,21 +134,29 @@ class _Gemm:
 
 
 def _parts(
-    module: str, parts: Parts, said: Mapping[str, Any]
+    module: str, parts: Parts, said: Mapping[str, Any], version: str
 ) -> tuple[StoredTensor, StoredTensor, StoredTensor]:
+    shown = _shown(parts)
+    if shown not in (None, version):
+        weight = parts["qweight"]
+        raise CheckpointError(
+            f"{weight} is {weight.stored_dtype} {weight.shape} beside scales of "
+            f"{parts['scales'].shape}, which is the layout {shown!r}; expected {version!r}"
+        )
     weight, zeros, scales = (require_part(parts, role, module) for role in ROLES)
     if said.get("bits") not in (None, 4):
         raise CheckpointError(f"{weight} is said to be of {said['bits']!r} bits; read are 4")
-    if len(weight.shape) != 2 or weight.stored_dtype != "I32":
+    if len(weight.shape) != 2 or weight.stored_dtype != "I32" or 0 in weight.shape:
         raise CheckpointError(
-            f"{weight} is {weight.stored_dtype} {weight.shape}; expected I32 of two dimensions "
-            "(gemv_fast and tile-packed layouts are not read)"
+            f"{weight} is {weight.stored_dtype} {weight.shape}; expected I32 of two dimensions"
         )
+    if len(scales.shape) != 2 or 0 in scales.shape:
+        raise CheckpointError(f"{scales} is of shape {scales.shape}; expected two dimensions")
     return weight, zeros, scales
 
 
 def _gemm(module: str, parts: Parts, said: Mapping[str, Any]) -> StoredWeight:
-    weight, zeros, scales = _parts(module, parts, said)
+    weight, zeros, scales = _parts(module, parts, said, "gemm")
     columns, rows = weight.shape[0], weight.shape[1] * 8
     size, groups = _grouping(weight, columns, scales.shape[0], said)
     why = f"for {rows} x {columns} weights in groups of {size}"
@@ -123,35 +171,43 @@ def _gemm(module: str, parts: Parts, said: Mapping[str, Any]) -> StoredWeight:
 
 
 def _gemv(module: str, parts: Parts, said: Mapping[str, Any]) -> StoredWeight:
-    weight, zeros, scales = _parts(module, parts, said)
-    rows, columns = weight.shape[0], weight.shape[1] * 8
-    size, groups = _grouping(weight, columns, None, said)
-    if len(scales.shape) != 2 or scales.shape[1] < groups:
+    weight, zeros, scales = _parts(module, parts, said, "gemv")
+    rows, columns, padded = weight.shape[0], weight.shape[1] * 8, scales.shape[1]
+    scale = scales.require((rows, padded), *FLOATS).astype(np.float32)
+    used = np.flatnonzero(scale.any(axis=0)).max(initial=0) + 1  # what pads lines is 0
+    size, groups = _grouping(weight, columns, int(used), said)
+    if groups != used:
         raise CheckpointError(
-            f"{scales} is of shape {scales.shape}; expected ({rows}, {groups} or more) for "
+            f"{scales} holds scales of {used} groups a row; expected {groups} for "
             f"{rows} x {columns} weights in groups of {size}"
         )
-    padded = scales.shape[1]
-    scale = scales.require((rows, padded), *FLOATS).astype(np.float32)[:, :groups]
     words = zeros.require((rows, -(-padded // 8)), "I32", why=f"for {padded} groups a row")
     zero = np.empty((rows, groups), np.uint8)
     bitstream.unpack_rows(words.view(np.uint32), 4, zero)
     read = GroupedCodes(
-        weight.array.view(np.uint32), columns, 4, np.ascontiguousarray(scale), size,
+        weight.array.view(np.uint32), columns, 4, np.ascontiguousarray(scale[:, :groups]), size,
         zero=zero.astype(np.float32),
     ).read  # fmt: skip
     return CodedWeight((rows, columns), _grid(said, size, columns), _nbytes(parts), read)
 
 
 def _grouping(
-    weight: StoredTensor, columns: int, groups: int | None, said: Mapping[str, Any]
+    weight: StoredTensor, columns: int, groups: int, said: Mapping[str, Any]
 ) -> tuple[int, int]:
     """(columns a group, groups), as the config says, else as there are scales."""
     declared = said.get("group_size")
-    if declared is None and groups is None:
-        raise CheckpointError(f"{weight}: no config says the group_size, which gemv needs")
-    size = -(-columns // groups) if declared is None and groups else int(declared or 0)
-    size = columns if size < 1 else size
+    if declared is None and columns % groups:
+        raise CheckpointError(
+            f"{weight}: no config says the group_size, and {columns} input channels are no "
+            f"multiple of the {groups} groups that scales are there for"
+        )
+    size = columns // groups if declared is None else declared
+    if type(size) is not int or size < -1 or size == 0:
+        raise CheckpointError(
+            f"{weight}: the config says group_size {size!r}; expected a number of input "
+            "channels, or -1 for all"
+        )
+    size = size if 0 < size < columns else columns
     return size, -(-columns // size)
 
 

@@ -3,8 +3,7 @@
 Source: compressed-tensors 0.20, compressors/ and quantization/lifecycle/forward.py.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -18,7 +17,8 @@ from ...errors import CheckpointError
 from ...kernels import bitstream
 from ...scheme import GroupSize, Zero
 from ..checkpoint import Checkpoint
-from ..entries import Contents, Entry, Exemption, Parts, by_module, contents, require_part
+from ..config_groups import ConfigGroups, ignored
+from ..entries import Contents, Entry, Parts, by_module, contents, require_part
 from ..grouped_codes import GroupedCodes
 from ..small_floats import E2M1, TABLES, e4m3_scales, powers_of_two
 from ..stored_tensor import StoredTensor
@@ -57,76 +57,22 @@ def _is_int8(tensor: StoredTensor) -> bool:
 
 def read(checkpoint: Checkpoint) -> Contents:
     """An entry a module that has codes, or should have."""
-    groups = _Groups.of(checkpoint)
+    groups = ConfigGroups.of(checkpoint)
     entries = [
         Entry(f"{module}.weight", parts, partial(_load, module, parts, groups))
         for module, parts in by_module(checkpoint, ROLES).items()
         if _is_quantized(parts)
     ]
     companions = [t for n, t in checkpoint.tensors.items() if n.endswith(COMPANIONS)]
-    exempt = tuple(
-        Exemption(text, partial(_covers, text))
-        for text in checkpoint.quantization.get("ignore") or ()
-    )
-    has_config = bool(checkpoint.quantization)
-    return contents(
-        "compressed-tensors",
-        checkpoint,
-        entries,
-        companions,
-        exempt if has_config else None,
-        groups.settings,
-    )
+    said = checkpoint.quantization
+    settings = {**({"format": said["format"]} if said.get("format") else {}), **groups.settings}
+    exempt = ignored(checkpoint) if said else None
+    return contents(NAME, checkpoint, entries, companions, exempt, settings)
 
 
 def _is_quantized(parts: Parts) -> bool:
     coded = "weight" in parts and parts["weight"].stored_dtype in CODED
     return coded or "weight_packed" in parts or "weight_scale" in parts
-
-
-def _covers(text: str, module: str) -> bool:
-    if text.startswith("re:"):
-        return re.match(text[3:], module) is not None
-    return text == module
-
-
-@dataclass(frozen=True, slots=True)
-class _Groups:
-    """The config's groups: of each the targets and what it says of weights."""
-
-    groups: tuple[tuple[Sequence[str], Mapping[str, Any]], ...]
-    settings: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, checkpoint: Checkpoint) -> "_Groups":
-        said = checkpoint.quantization
-        listed = said.get("config_groups") or {}
-        if not isinstance(listed, Mapping) or not all(
-            isinstance(group, Mapping) for group in listed.values()
-        ):
-            raise CheckpointError(
-                f"checkpoint {checkpoint.path}: config_groups is {listed!r}; expected an object"
-            )
-        groups = tuple(
-            (group.get("targets") or (), group.get("weights") or {}) for group in listed.values()
-        )
-        first = groups[0][1] if groups else {}
-        keys = ("num_bits", "type", "symmetric", "strategy", "group_size", "actorder")
-        settings = {key: first[key] for key in keys if first.get(key) is not None}
-        form = said.get("format")
-        return cls(groups, {**({"format": form} if form else {}), **settings})
-
-    def weights(self, module: str) -> Mapping[str, Any]:
-        """What is said of a module's weight: by its name before its class; empty if nothing."""
-        for targets, weights in self.groups:
-            if any(_covers(target, module) for target in targets):
-                return weights
-        of_classes = [weights for targets, weights in self.groups if any(map(_is_class, targets))]
-        return of_classes[0] if of_classes else {}
-
-
-def _is_class(target: str) -> bool:
-    return target.isidentifier() and target[0].isupper()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,7 +111,7 @@ class _Scales:
         return cls(values.astype(np.float32).reshape(expected), height, width, grain)
 
 
-def _load(module: str, parts: Parts, groups: _Groups) -> StoredWeight:
+def _load(module: str, parts: Parts, groups: ConfigGroups) -> StoredWeight:
     said = groups.weights(module)
     if "weight_packed" not in parts:
         weight = require_part(parts, "weight", module)
