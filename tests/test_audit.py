@@ -1,10 +1,12 @@
 """The audit's own judgement: equality, integrity, folds; and every golden checkpoint as a whole."""
 
+import json
 from dataclasses import dataclass
 
 import ml_dtypes
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from format_cases import GOLDEN
@@ -210,8 +212,6 @@ def test_scales_of_rows_and_columns_are_found():
     off = np.sqrt(np.mean((product - 1) ** 2))
     assert 0.5 < off / np.hypot(fold.rows_noise, fold.columns_noise) < 3  # weights are no constant
     assert 0 < fold.columns_noise < 0.01
-    assert "rows scaled by" in fold.text
-    assert "columns scaled by" in fold.text
 
 
 def test_noise_and_a_wrong_scale_of_all_are_no_fold():
@@ -219,7 +219,6 @@ def test_noise_and_a_wrong_scale_of_all_are_no_fold():
         fold = fold_of(BIG, Restored(noisy(BIG, np.full(256, factor), np.ones(192))))
         assert not fold.in_rows
         assert not fold.in_columns
-        assert fold.text == ""
 
 
 def test_a_few_wrong_columns_are_no_fold():
@@ -288,7 +287,7 @@ def test_a_fold_that_nothing_takes_up_fails(tmp_path):
     model = folded(spread(128), spread(160))
     model[NORM] = MODEL[NORM]
     found = failures(audit_of(tmp_path, model))
-    assert found.keys() == {Q, V}
+    assert found.keys() >= {Q, V}
     assert "its columns carry a scale, and nothing in the layer takes it up" in found[Q]
 
 
@@ -298,6 +297,88 @@ def test_rows_that_nothing_takes_up_fail(tmp_path):
     found = failures(audit_of(tmp_path, model))
     assert found.keys() == {V}
     assert "its rows carry a scale, and nothing in the layer takes it up" in found[V]
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0, 100.0])
+@pytest.mark.parametrize("name", [Q, V, OUT])
+def test_a_fold_hides_no_wrong_scale_of_all(tmp_path, name, factor):
+    model = folded(spread(128), spread(160))
+    model[name] = model[name] * np.float32(factor)
+    assert name in failures(audit_of(tmp_path, model))
+
+
+def test_a_fold_hides_no_wrong_column_group_or_row(tmp_path):
+    for name, index, factor in ((Q, np.s_[:, 5], 4), (Q, np.s_[3, 32:64], 4), (V, np.s_[:15], 4)):
+        model = folded(spread(128), spread(160))
+        model[name][index] *= factor
+        assert name in failures(audit_of(tmp_path, model)), (name, index)
+
+
+def test_all_that_read_a_folded_norm_must_carry_it(tmp_path):
+    model = folded(spread(128), spread(160))
+    model[Q] = MODEL[Q]
+    found = failures(audit_of(tmp_path, model))
+    assert NORM in found
+
+
+def test_a_norm_is_not_excused_where_nothing_is_folded(tmp_path):
+    for index in range(0, 128, 16):
+        model = dict(MODEL)
+        model[NORM] = MODEL[NORM].copy()
+        model[NORM][index] *= np.float32(1.003)
+        assert NORM in failures(audit_of(tmp_path, model))
+
+
+def test_a_zero_of_a_folded_vector_says_nothing(tmp_path, monkeypatch):
+    monkeypatch.setitem(MODEL, NORM, MODEL[NORM] * (np.arange(128) != 7))
+    assert failures(audit_of(tmp_path, folded(spread(128), spread(160)))) == {}
+
+
+def test_a_tensor_beside_its_own_codes_is_one_too_many(tmp_path):
+    save_file({"w": BIG}, tmp_path / "original.safetensors")
+    tensors = {"w": quantize(BIG, Scheme(4)), "v": BIG}
+    save_checkpoint(tmp_path / "x.safetensors", tensors)
+    path = tmp_path / "x.safetensors"
+    with safe_open(path, "numpy") as file:
+        header, arrays = file.metadata(), {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
+    arrays["w"] = arrays.pop("v")
+    save_file(arrays, path, header)
+    assert failures(Audit(path, tmp_path / "original.safetensors")).keys() == {
+        "w (beside its codes)"
+    }
+
+
+def test_whole_numbers_are_no_cast_of_others():
+    floats = stored(np.float32([0.1, 0.2]), "F32")
+    assert difference(floats, stored(np.int8([0, 0]), "I8")).value == 2
+    assert difference(stored(np.int64([256, 1]), "I64"), stored(np.uint8([0, 1]), "U8")).value == 1
+    assert difference(stored(np.int64([2, 1]), "I64"), stored(np.uint8([2, 1]), "U8")).passed
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(np.nan, "has nan at index"), (0, "has a scale of 0.0; scales are above 0")],
+)
+def test_scales_of_activations_are_looked_at_too(tmp_path, value, words):
+    for path in (GOLDEN / "modelopt" / "fp8-kv-cache").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    content = bytearray((tmp_path / "model.safetensors").read_bytes())
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    name = next(name for name in header if name.endswith("k_scale"))
+    start, stop = header[name]["data_offsets"]
+    content[8 + length + start : 8 + length + stop] = np.float32(value).tobytes()
+    (tmp_path / "model.safetensors").write_bytes(content)
+    (problem,) = Audit(tmp_path, tmp_path / "original.safetensors").problems
+    assert name in problem
+    assert words in problem
+
+
+def test_nothing_to_audit_is_a_problem(tmp_path):
+    save_file({}, tmp_path / "x.safetensors")
+    assert Audit(tmp_path / "x.safetensors").problems == (
+        "checkpoint x.safetensors holds no tensor",
+    )
 
 
 def test_a_norm_that_was_divided_by_something_else_fails(tmp_path):

@@ -238,7 +238,7 @@ def test_linear_layers_of_the_same_names_are_not_transposed():
 
 @pytest.mark.parametrize("where", ["original", "quantized"])
 def test_an_output_layer_that_a_config_ties_may_be_absent(where: str):
-    said = {side: {"tie_word_embeddings": side == where} for side in ("original", "quantized")}
+    said = {"original": {}, "quantized": {}, where: {"tie_word_embeddings": True}}
     found = pairs_of(
         checkpoint(LLAMA, config=said["original"]), checkpoint(UNTIED, config=said["quantized"])
     )
@@ -247,6 +247,14 @@ def test_an_output_layer_that_a_config_ties_may_be_absent(where: str):
     assert head.entry.name == EMBEDDING
     assert head.original.name == HEAD
     assert head.notes == (f"not stored: tied to '{EMBEDDING}', which stands for it",)
+
+
+def test_an_output_layer_that_the_quantized_config_does_not_tie_is_missing():
+    found = pairs_of(
+        checkpoint(LLAMA, config={"tie_word_embeddings": True}),
+        checkpoint(UNTIED, config={"tie_word_embeddings": False}),
+    )
+    assert problems_of(found).keys() == {HEAD}
 
 
 def test_an_output_layer_of_the_embeddings_bytes_may_be_absent():

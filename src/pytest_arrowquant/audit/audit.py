@@ -1,14 +1,18 @@
 """Audit: the pairs of two checkpoints, and the record of each."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .. import messages
+from ..arrays import first_non_finite
 from ..checkpoints import Checkpoint, open_checkpoint
 from ..checkpoints.entries import Contents
 from ..checkpoints.formats import read_contents
 from ..checkpoints.pairing import Pair, Pairing, pair
+from ..checkpoints.stored_tensor import FLOATS
 from ..records import AccuracyRecord, Plain, record_of
 from ..subject import Subject
 from .explaining import Explainer, plain_explanation
@@ -37,7 +41,22 @@ class Audit:
     @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong with the checkpoint as a whole."""
-        return self.pairing.problems
+        return (
+            *self.pairing.problems,
+            *_nothing(self.quantized, self.contents),
+            *self._companions(),
+        )
+
+    def _companions(self) -> Iterator[str]:
+        """Scales of activations and the like, which belong to no weight, that cannot be right."""
+        for tensor in self.contents.companions:
+            if tensor.stored_dtype not in FLOATS:
+                continue
+            values = tensor.array.astype(np.float32)
+            if not np.isfinite(values).all():
+                yield f"{tensor} has {first_non_finite(values)}; every value must be finite"
+            elif tensor.name.endswith("scale") and not (values > 0).all():
+                yield f"{tensor} has a scale of {float(values.min())}; scales are above 0"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -73,6 +92,15 @@ class Audit:
         if found.entry.plain is not None:
             return {"name": "plain", "options": {}}
         return {"name": self.contents.format, "options": dict(self.contents.settings)}
+
+
+def _nothing(checkpoint: Checkpoint, contents: Contents) -> Iterator[str]:
+    """That there is nothing to audit, or nothing of what the config declares."""
+    if not checkpoint.tensors:
+        yield f"checkpoint {checkpoint.path.name} holds no tensor"
+    method = checkpoint.quantization.get("quant_method")
+    if method and not any(entry.load for entry in contents.entries.values()):
+        yield f"the config says quant_method {method!r}, and no tensor is quantized"
 
 
 def _stored_as(found: Pair) -> str:

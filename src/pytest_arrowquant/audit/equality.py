@@ -49,9 +49,10 @@ def _differs(a: Array, b: Array) -> Array:
     """Where the values differ, once the original is in the stored type."""
     if a.dtype == b.dtype and np.array_equal(_words(a), _words(b)):
         return np.zeros(a.shape, bool)
+    floating = b.dtype.kind in "fV"
     with np.errstate(over="ignore", invalid="ignore"):
-        expected = a.astype(b.dtype)
-    wide = np.float64 if b.dtype.kind in "fV" else b.dtype
+        expected = a.astype(b.dtype) if floating else a  # whole numbers hold no cast of others
+    wide = np.float64 if floating or a.dtype.kind in "fV" else np.int64
     expected, found = expected.astype(wide), b.astype(wide)
     both_nan = (expected != expected) & (found != found)
     return (expected != found) & ~both_nan  # type: ignore[no-any-return]

@@ -11,27 +11,21 @@ from ..expectation import Expectation
 from ..explain import Explanation, explain
 from .views import reference_of
 
-MOST = 20  # explanations a process: where more fails, these tell of it, and each costs seconds
 MOST_NEIGHBOURS = 12
 
 
 @dataclass(slots=True, eq=False)
 class Explainer:
-    """Explains the failures of one audit, up to a number. method: the checkpoint's format."""
+    """Explains the failures of one audit. method: the checkpoint's format."""
 
     pairs: Sequence[Pair]
     method: str
-    count: int = 0
     by_shape: dict[tuple[int, ...], list[Pair]] = field(default_factory=dict)
 
     def explain(
         self, pair: Pair, weight: StoredWeight, expectation: Expectation, notes: list[str]
     ) -> Explanation | None:
         """What would bring the weight back; a note says where nothing known does."""
-        self.count += 1
-        if self.count > MOST:
-            notes.append(f"not explained: {MOST} failures before it were")
-            return None
         neighbours = {other.name: _loader(other) for other in self._neighbours(pair)}
         found = explain(
             reference_of(pair, weight.shape),

@@ -41,40 +41,47 @@ class Fold:
     @property
     def in_rows(self) -> bool:
         """True where so many rows are scaled that it is no fault of a few."""
-        return _spread(self.rows) > max(FOLDED, SIGMAS * self.rows_noise)
+        return spread(self.rows) > max(FOLDED, SIGMAS * self.rows_noise)
 
     @property
     def in_columns(self) -> bool:
         """True where so many columns are scaled that it is no fault of a few."""
-        return _spread(self.columns) > max(FOLDED, SIGMAS * self.columns_noise)
+        return spread(self.columns) > max(FOLDED, SIGMAS * self.columns_noise)
+
+    def gain(self, scale: Array) -> float:
+        """By how much the error falls if the columns are taken to carry this very scale.
+
+        By sum ((s - 1) w)^2 if they do; it rises by as much if there is none.
+        """
+        return float(2 * (scale - 1) @ self.cross - (scale**2 - 1) @ self.energy)
 
     def carries(self, scale: Array) -> bool:
-        """True where the columns are better explained by this very scale than by none.
-
-        The error falls by sum ((s - 1) w)^2 if they carry it, and rises by as much if not.
-        """
+        """True where the columns are better explained by this very scale than by none."""
         if scale.shape != self.columns.shape:
             return False
-        falls = 2 * (scale - 1) @ self.cross - (scale**2 - 1) @ self.energy
-        return bool(falls > (scale - 1) ** 2 @ self.energy / 2)
-
-    @property
-    def text(self) -> str:
-        """What a record says of it."""
-        sides = (("rows", self.rows, self.in_rows), ("columns", self.columns, self.in_columns))
-        return " and ".join(
-            f"{side} scaled by {scale.min():.3g} to {scale.max():.3g}"
-            for side, scale, scaled in sides
-            if scaled
-        )
+        return self.gain(scale) > float((scale - 1) ** 2 @ self.energy) / 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unfolded:
-    """A StoredWeight whose fold is undone."""
+    """A StoredWeight whose rows and columns are divided by what was folded into them.
+
+    rows, columns: these scales, None where there is none.
+    """
 
     weight: StoredWeight
-    fold: Fold
+    rows: Array | None
+    columns: Array | None
+
+    @property
+    def text(self) -> str:
+        """What a record says of it."""
+        sides = (("columns", self.columns), ("rows", self.rows))
+        return " and ".join(
+            f"{side} scaled by {scale.min():.3g} to {scale.max():.3g}"
+            for side, scale in sides
+            if scale is not None
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -98,10 +105,10 @@ class Unfolded:
     def restore(self, start: int, stop: int) -> Array:
         """See StoredWeight."""
         values = np.array(self.weight.restore(start, stop))
-        if self.fold.in_columns:
-            values /= self.fold.columns.astype(np.float32)
-        if self.fold.in_rows:
-            values /= self.fold.rows[start:stop, None].astype(np.float32)
+        if self.columns is not None:
+            values /= self.columns.astype(np.float32)
+        if self.rows is not None:
+            values /= self.rows[start:stop, None].astype(np.float32)
         return values
 
     def dequantize(self) -> Array:
@@ -132,7 +139,7 @@ def fold_of(reference: Array, weight: StoredWeight) -> Fold | None:
         row_scale, column_scale = row_scale / typical, column_scale * typical
     fitted, restored = (by_row[:, 0] * row_scale * typical).sum(), by_row[:, 2].sum()
     noise = max(0.0, 1 - fitted / restored) if restored else 0.0
-    if _spread(row_scale) <= max(FOLDED, SIGMAS * sqrt(noise / columns)):
+    if spread(row_scale) <= max(FOLDED, SIGMAS * sqrt(noise / columns)):
         cross, energy = np.zeros(columns), np.zeros(columns)
         for _, _, w, r in _blocks(flat, weight):
             kernels.products_by_column(w, r, np.ones(len(w)), cross, energy)
@@ -140,12 +147,21 @@ def fold_of(reference: Array, weight: StoredWeight) -> Fold | None:
     return Fold(row_scale, column_scale, sqrt(noise / columns), sqrt(noise / rows), cross, energy)
 
 
-def _spread(scale: Array) -> float:
+def spread(scale: Array) -> float:
     """How far a quarter of the entries is from their median, at least, as a logarithm.
 
     One factor for all is no fold but a wrong scale.
     """
     return float(np.quantile(np.abs(np.log(scale / np.median(scale))), 0.75))
+
+
+def rows_given(reference: Array, weight: StoredWeight, columns: Array) -> Array:
+    """The row scales by which `weight` differs from the reference under these column scales."""
+    flat = reference.reshape(rows_and_columns(reference.shape))
+    sums = np.zeros((len(flat), 3))
+    for start, stop, w, r in _blocks(flat, weight):
+        kernels.products_by_row(w, r, columns, sums[start:stop])
+    return _ratio(sums[:, 0], sums[:, 1])
 
 
 def _ratio(cross: Array, energy: Array) -> Array:

@@ -21,7 +21,6 @@ from ..scheme import rows_and_columns
 from ..targets import Outcome, incomplete
 from .equality import unequal
 from .explaining import Explainer
-from .folding import Unfolded
 from .folds import Folds
 from .integrity import Inspected
 from .views import loaded, reference_of
@@ -103,16 +102,14 @@ def _quantized(pair: Pair, weight: StoredWeight, folds: Folds, expectation: Expe
     notes: list[str] = []
     fold = None if result.passed or result.problem else folds.of(pair)
     if fold is not None and (fold.in_rows or fold.in_columns):
-        unfolded = examine(
-            pair.name, reference, Unfolded(weight, fold), expectation, None, weight.nbytes
-        )
-        side = folds.unanswered(pair, fold) if unfolded.passed else ""
-        if side:
-            lost = f"its {side} carry a scale, and nothing in the layer takes it up"
-            result = _with(result, Finding("folded", "<=", 0, 1, lost))
-        elif unfolded.passed:
-            result = unfolded
-            notes.append(f"judged after unfolding: {fold.text}")
+        unfolded, lost = folds.undone(pair, weight, fold)
+        again = examine(pair.name, reference, unfolded, expectation, None, weight.nbytes)
+        if again.passed and lost:
+            where = f"its {lost} carry a scale, and nothing in the layer takes it up"
+            result = _with(result, Finding("folded", "<=", 0, 1, where))
+        elif again.passed:
+            result = again
+            notes.append(f"judged after unfolding: {unfolded.text}")
     findings = inspected.findings(alone=False)
     return Judged(_with(result, *findings), expectation, weight, notes)
 

@@ -77,4 +77,10 @@ def loaded(found: Pair) -> StoredWeight:
     if found.original is None or not found.rows:
         return weight
     shape = found.original.shape
+    rows, columns = prod(weight.shape[:-1]), weight.shape[-1]
+    if found.first_row + found.rows > rows or found.rows * columns != prod(shape):
+        raise CheckpointError(
+            f"{found.entry.name!r} has {rows} rows of {columns}; {found.name!r} {shape} should be "
+            f"its rows {found.first_row} to {found.first_row + found.rows}"
+        )
     return Rows(weight, found.first_row, shape[::-1] if found.transposed else shape)

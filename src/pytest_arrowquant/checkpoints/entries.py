@@ -89,7 +89,9 @@ def contents(
     taken |= {tensor.name for tensor in companions}
     for tensor_name, tensor in checkpoint.tensors.items():
         if tensor_name not in taken:
-            entries[tensor_name] = Entry(tensor_name, {"plain": tensor})
+            stale = tensor_name in entries  # which of the two is meant, no format says
+            entry_name = f"{tensor_name} (beside its codes)" if stale else tensor_name
+            entries[entry_name] = Entry(entry_name, {"plain": tensor})
     return Contents(name, dict(sorted(entries.items())), companions, exempt, settings or {})
 
 

@@ -42,6 +42,8 @@ def pair_tied(
     made = []
     for name, tensor in list(left.originals.items()):
         declared = True in said and is_head(name)
+        if is_head(name) and said[1] is False:
+            continue  # whoever loads it makes one up
         twin = next(
             (
                 other

@@ -175,6 +175,8 @@ def _four_bits(
     else:
         scale = absmax.require((blocks,), "F32", "BF16", "F16", why=why).astype(np.float32)
     table = require_part(parts, "quant_map", name).require((16,), "F32", why="for 4-bit codes")
+    if not np.isfinite(table).all() or not table.any():
+        raise CheckpointError(f"{parts['quant_map']} is {table.tolist()}; expected finite values")
     if len(shape) == 3:
         shape = (shape[0] * shape[1], shape[2])  # experts, one below the other
     found = FlatBlocks(rows_and_columns(shape)[1], state["blocksize"])
