@@ -19,7 +19,8 @@ from .row_blocks import BLOCK
 
 COARSE_FLOOR_DB, FLOOR_DB = -5.0, -3.0  # below 4 bits, and from there on
 TABLE_FLOOR_DB = -4.0  # of floats: another scale moves where in its binade each value lies
-FED_BACK_FLOOR_DB = -9.0  # GPTQ hands the errors of an outlier on to the rest of its row
+FED_BACK_DB = -9.0  # GPTQ loses up to 6.4 dB of the weights
+COARSE_ROW_DB, ROW_DB = -9.0, -7.0  # and hands the errors of an outlier on to the rest of its row
 GAIN_PER_NOISE, GAIN_SIGMAS = 1.5, 4
 GAIN_SLACK = 0.004  # one scale rounded to bfloat16
 LEAST_OUTPUTS = 16  # output channels
@@ -216,7 +217,8 @@ def _fed_back_floor(case: Case) -> Finding | None:
     """Error feedback loses some decibels, about as many everywhere: no row may stand out.
 
     Of each row, what the step of round-to-nearest predicts over its error, in decibels. value: the
-    median of that over the rows, or how far the worst row is below it, whichever is lower.
+    median of that over the rows, or how far the worst row is from it, whichever is nearer to its
+    bound.
     """
     evidence, columns = case.evidence, case.weights.columns
     if len(evidence.low) < LEAST_FED_BACK or columns < SHORTEST_FLOORED_ROW:
@@ -227,10 +229,12 @@ def _fed_back_floor(case: Case) -> Finding | None:
     if not isfinite(median):  # half of the rows are exact
         return None
     row = int(np.argmin(values))
-    if median <= values[row] - median:
-        return Finding("floor", ">=", FED_BACK_FLOOR_DB, median, "half of all rows")
-    below = float(values[row]) - median
-    return Finding("floor", ">=", FED_BACK_FLOOR_DB, below, f"row {row}, below the median row")
+    bound = ROW_DB if case.fine else COARSE_ROW_DB
+    findings = (
+        Finding("floor", ">=", FED_BACK_DB, median, "half of all rows"),
+        Finding("floor", ">=", bound, float(values[row]) - median, f"row {row}, below the median"),
+    )
+    return min(findings, key=lambda finding: finding.margin)
 
 
 def ceiling(case: Case) -> Finding | None:
