@@ -172,7 +172,7 @@ def watch(process: Any, peaks: dict[str, int]) -> None:
                     found = re.search(rf"{name}:\s+(\d+)", status)
                     peaks[name] = max(peaks[name], int(found[1]) if found else 0)
         except OSError:
-            pass  # it has just ended
+            continue  # a process has just ended
         time.sleep(0.02)
 
 
