@@ -12,7 +12,7 @@ from math import sqrt
 import numpy as np
 
 from ..arrays import Array
-from ..checkpoints.weight import StoredWeight
+from ..checkpoints.weight import InBlocks, StoredWeight
 from ..codes import Grid
 from ..kernels import folding as kernels
 from ..scheme import rows_and_columns
@@ -63,7 +63,7 @@ class Fold:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Unfolded:
+class Unfolded(InBlocks):
     """A StoredWeight whose rows and columns are divided by what was folded into them.
 
     rows, columns: these scales, None where there is none.
@@ -110,10 +110,6 @@ class Unfolded:
         if self.rows is not None:
             values /= self.rows[start:stop, None].astype(np.float32)
         return values
-
-    def dequantize(self) -> Array:
-        """See StoredWeight."""
-        return self.restore(0, rows_and_columns(self.shape)[0]).reshape(self.shape)
 
 
 def fold_of(reference: Array, weight: StoredWeight) -> Fold | None:

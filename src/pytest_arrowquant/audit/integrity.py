@@ -7,7 +7,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..case import Finding
-from ..checkpoints.weight import StoredWeight
+from ..checkpoints.weight import InBlocks, StoredWeight
 from ..codes import Codes, Grid
 from ..kernels import integrity as kernels
 from ..scheme import rows_and_columns
@@ -19,7 +19,7 @@ LEAST_CODES = 1024
 
 
 @dataclass(slots=True, eq=False)
-class Inspected:
+class Inspected(InBlocks):
     """A StoredWeight that looks at its codes on the way: each row counts once, however often read.
 
     Restored values are the weight's own. `findings()` says what was seen of the rows read so far.
@@ -67,10 +67,6 @@ class Inspected:
         """See StoredWeight."""
         codes = self.codes(start, stop)
         return self.weight.restore(start, stop) if codes is None else codes.restore()
-
-    def dequantize(self) -> Array:
-        """See StoredWeight."""
-        return self.restore(0, rows_and_columns(self.shape)[0]).reshape(self.shape)
 
     def _look_at(self, codes: Codes, start: int, stop: int) -> None:
         for what, array in (

@@ -7,14 +7,13 @@ import numpy as np
 
 from ..arrays import Array
 from ..checkpoints.pairing import Pair
-from ..checkpoints.weight import StoredWeight
+from ..checkpoints.weight import InBlocks, StoredWeight
 from ..codes import Codes, Grid
 from ..errors import CheckpointError
-from ..scheme import rows_and_columns
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rows:
+class Rows(InBlocks):
     """Some rows of a StoredWeight as a weight of their own: an expert of a stack."""
 
     weight: StoredWeight
@@ -38,10 +37,6 @@ class Rows:
     def restore(self, start: int, stop: int) -> Array:
         """See StoredWeight."""
         return self.weight.restore(self.first_row + start, self.first_row + stop)
-
-    def dequantize(self) -> Array:
-        """See StoredWeight."""
-        return self.restore(0, rows_and_columns(self.shape)[0]).reshape(self.shape)
 
 
 def reference_of(found: Pair, shape: tuple[int, ...] | None = None) -> Array:

@@ -37,8 +37,18 @@ class StoredWeight(Protocol):
         """All values, float32 in `shape`."""
 
 
+class InBlocks:
+    """What every StoredWeight does in the same way: all of it is its blocks of rows."""
+
+    __slots__ = ()
+
+    def dequantize(self: StoredWeight) -> Array:
+        """See StoredWeight."""
+        return self.restore(0, rows_and_columns(self.shape)[0]).reshape(self.shape)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class CodedWeight:
+class CodedWeight(InBlocks):
     """A StoredWeight that a format reads as Codes. `read(start, stop)` gives those of some rows."""
 
     shape: tuple[int, ...]
@@ -54,13 +64,9 @@ class CodedWeight:
         """See StoredWeight."""
         return self.read(start, stop).restore()
 
-    def dequantize(self) -> Array:
-        """See StoredWeight."""
-        return self.restore(0, rows_and_columns(self.shape)[0]).reshape(self.shape)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RestoredWeight:
+class RestoredWeight(InBlocks):
     """A StoredWeight that a library restores; its codes are not seen."""
 
     shape: tuple[int, ...]
@@ -74,7 +80,3 @@ class RestoredWeight:
     def restore(self, start: int, stop: int) -> Array:
         """See StoredWeight."""
         return self.read(start, stop)
-
-    def dequantize(self) -> Array:
-        """See StoredWeight."""
-        return self.restore(0, rows_and_columns(self.shape)[0]).reshape(self.shape)
