@@ -15,9 +15,9 @@ from ..arrays import Array
 from ..checkpoints.weight import InBlocks, StoredWeight
 from ..codes import Grid
 from ..kernels import folding as kernels
+from ..row_blocks import AT_A_TIME
 from ..scheme import rows_and_columns
 
-BLOCK = 1 << 18  # weights restored at a time
 ROUNDS = 3  # of alternating least squares over row and column scales
 FOLDED = 0.02  # spread of the logarithms of scales from which they count as folded
 SIGMAS = 3  # and how many times their noise it must be
@@ -168,7 +168,7 @@ def _ratio(cross: Array, energy: Array) -> Array:
 
 
 def _blocks(flat: Array, weight: StoredWeight) -> Iterator[tuple[int, int, Array, Array]]:
-    step = max(1, BLOCK // flat.shape[1])
+    step = max(1, AT_A_TIME // flat.shape[1])
     for start in range(0, len(flat), step):
         stop = min(start + step, len(flat))
         block = np.ascontiguousarray(flat[start:stop], np.float32)

@@ -17,6 +17,7 @@ from ..examine import TensorResult, examine
 from ..expectation import DEFAULT_COSINE, Expectation, expect
 from ..explain import Explanation
 from ..metrics import Sums
+from ..row_blocks import AT_A_TIME
 from ..scheme import rows_and_columns
 from ..targets import Outcome, incomplete
 from .equality import unequal
@@ -27,7 +28,6 @@ from .views import loaded, reference_of
 
 SOURCE = "--arrowquant-quantized"
 UNQUANTIZED, UNREADABLE = Expectation(kind="unquantized"), Expectation(kind="unread")
-BLOCK = 1 << 18  # weights looked at at a time where there is no original
 Bounds = Mapping[int, Mapping[str, float]]
 
 
@@ -117,7 +117,7 @@ def _quantized(pair: Pair, weight: StoredWeight, folds: Folds, expectation: Expe
 def _by_itself(pair: Pair, weight: StoredWeight) -> TensorResult:
     """A weight without its original: all of it read, and found finite or not."""
     rows, columns = rows_and_columns(weight.shape)
-    step = max(1, BLOCK // max(columns, 1))
+    step = max(1, AT_A_TIME // max(columns, 1))
     where = ""
     for start in range(0, rows, step):
         values = weight.restore(start, min(start + step, rows))
