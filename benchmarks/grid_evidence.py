@@ -23,7 +23,7 @@ from pytest_arrowquant import Gptq, Mse, Rtn
 from pytest_arrowquant.calibration import Calibration
 from pytest_arrowquant.case import grid_of
 from pytest_arrowquant.examine import examine
-from pytest_arrowquant.expectation import expect
+from pytest_arrowquant.expectation import GUARD_NAMES, expect
 from pytest_arrowquant.faults import FAULTS
 from pytest_arrowquant.specimen import Specimen
 
@@ -70,8 +70,7 @@ class Tally:
 
 
 METRICS = [
-    "cosine", "complete", "row_sqnr_db", "gain", "row_gain", "bias", "dead_columns", "levels",
-    "order", "floor", "ceiling",
+    "cosine", "complete", *GUARD_NAMES,
 ]  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
     python benchmarks/guard_evidence.py [checkpoint.safetensors ...]
 
-Every honest quantizer on every kind of weights must trip no guard; every fault must trip one.
+Every honest quantizer on every kind of weights must trip no guard. Faults where groups are known,
+and in bare arrays; what selfcheck_evidence.py shows of built-in quantizers is not repeated.
 """
 
 import sys
@@ -27,10 +28,12 @@ SHAPE = (256, 512)
 SIZES = (16, 32, 64, 128, "channel")
 ZEROS = ("none", "integer", "float")
 HONEST = [Quantizer(size, zero) for Quantizer in (Rtn, Mse) for zero in ZEROS for size in SIZES]
+BROKEN = [quantizer for quantizer in HONEST if quantizer.group_size in (64, "channel")]
+EVERY = 3  # of the weights every third is broken on purpose, or it takes hours
 
 
 def honest(bits):
-    """All that are honest at this width; those of HONEST are broken on purpose as well."""
+    """All that are honest at this width; those of BROKEN are broken on purpose as well."""
     others = [Hqq(size) for size in SIZES] + [COMPACT[bits]]
     if bits in R2q.bits:
         others += [R2q(size, mean=mean) for size in SIZES for mean in (False, True)]
@@ -103,11 +106,9 @@ def int8_as_int2(weight):
 
 def faults(weights):
     injected, missed, names = Counter(), Counter(), {}
-    for name, weight in weights.items():
-        if weight.shape[0] < 16:
-            continue
+    for name, weight in [*weights.items()][::EVERY]:
         for bits in WIDTHS:
-            for quantizer in (q for q in HONEST if q.group_size in (32, 64, "channel")):
+            for quantizer in BROKEN:
                 q = quantizer.quantize(weight, bits)
                 specimen = Specimen.of(q)
                 for fault in FAULTS:

@@ -271,7 +271,10 @@ def test_what_was_searched_is_recorded(model: Model):
     smoothing = found["w4a8-spatial"].activations["smoothing"]
     assert set(smoothing) == {"a", "b"}
     assert all(rule.startswith("alpha=") for rule in smoothing.values())
-    note = "judged by outputs: output_cosine, gain are of inputs @ weights.T"
+    note = (
+        "judged by outputs: output_cosine, gain are of inputs @ weights.T; "
+        "bias the worse of there and in the weights"
+    )
     assert note in found["w4a8-all"].notes
 
 

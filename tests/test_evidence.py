@@ -24,7 +24,7 @@ from pytest_arrowquant.scheme import rows_and_columns
 
 SHAPES = [(96, 64), (70, 33), (40, 200), (33, 3, 3, 3), (1, 5), (1000,), (7, 1)]
 DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
-ALL = Wanted(True, True, 8, 4, Nearest(4, table=formats.NF4))
+ALL = Wanted(True, True, 8, 4, Nearest(4, table=formats.NF4), True)
 
 
 def drawn(shape, seed=0) -> tuple[Array, Array]:

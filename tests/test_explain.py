@@ -32,6 +32,12 @@ COARSE = {  # why, at 2 bits, the fault is not always named where the tensor fai
     "scales x1.25": "the least error is at a smaller scale than that of round-to-nearest",
     "scales of the next row": "where few rows have another scale: they are too large as well",
     "scales of the row before": "where few rows have another scale: they are too large as well",
+    "scales x0.5": "the least error is at a smaller scale than that of round-to-nearest",
+    "scales x1.05": "undone it gains less than 1 dB, as shrinking what is honest may",
+    "scales of the next group": "undone it may gain less than 1 dB",
+    "scales of the group before": "undone it may gain less than 1 dB",
+    "scales of the first group for all": "undone it may gain less than 1 dB",
+    "last group dropped": "a group of two bits is hardly better than zeros",
     "row zeroed": "a row of two bits and one scale is hardly better than zeros",
     "outlier column zeroed": "a column of two bits is hardly better than zeros",
 }

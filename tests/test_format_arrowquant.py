@@ -53,6 +53,7 @@ def drawn(shape):
 def same(a: QuantizedTensor, b: QuantizedTensor) -> bool:
     """Every array, and all that is said of them."""
     assert (a.scheme, a.shape, a.notes) == (b.scheme, b.shape, b.notes)
+    assert a.feedback is b.feedback
     assert type(a.decoding) is type(b.decoding)
     for field in fields(a.decoding):
         one, other = getattr(a.decoding, field.name), getattr(b.decoding, field.name)
@@ -112,6 +113,7 @@ def test_the_file_is_as_documented(tmp_path, zero, bits):
         "scheme": {"bits": bits, "zero": zero, "group_size": 16},
         "shape": [5, 36],
         "notes": [],
+        "feedback": False,
     }
     ones = np.unpackbits(arrays["w.codes"], axis=1, bitorder="little", count=36 * bits)
     codes = ones.reshape(5, 36, bits) @ (1 << np.arange(bits))
@@ -134,15 +136,17 @@ def test_gptq_and_its_notes(tmp_path):
     assert same(made, load_checkpoint(tmp_path / "x.safetensors")["w"])
 
 
-def test_the_audit_takes_integer_codes_for_gptq_s(tmp_path):
-    """It cannot know who rounded; error feedback does not keep the order of weights."""
-    save_checkpoint(
-        tmp_path / "x.safetensors",
-        {"integers": Rtn().quantize(drawn((4, 8)), 4), "terms": R2q().quantize(drawn((4, 8)), 2)},
-    )
+def test_the_audit_knows_whose_codes_are_fed_back(tmp_path):
+    """Error feedback keeps neither the nearest code nor the order of weights."""
+    tensors = {
+        "nearest": Rtn().quantize(drawn((4, 8)), 4),
+        "fed back": Gptq(Rtn()).quantize(drawn((4, 8)), 4, np.eye(8) + 0.5),
+        "terms": R2q().quantize(drawn((4, 8)), 2),
+    }
+    save_checkpoint(tmp_path / "x.safetensors", tensors)
     entries = read_contents(open_checkpoint(tmp_path / "x.safetensors")).entries
     found = {name: entry.load().grid.feedback for name, entry in entries.items()}
-    assert found == {"integers": True, "terms": False}
+    assert found == {"nearest": False, "fed back": True, "terms": False}
 
 
 def test_arrays_stay_as_they_are_beside_it(tmp_path):
@@ -316,6 +320,8 @@ DAMAGED = [
     (MADE, described(shape=[4.0, 8]), {}, "tensor 'w': it is described wrongly: shape is [4.0, 8]"),
     (MADE, described(shape=[-4, -8]), {}, "tensor 'w': it is described wrongly: shape is [-4, -8]"),
     (MADE, described(notes=[1]), {}, "tensor 'w': it is described wrongly: shape is [4, 8] and "),
+    (MADE, described(without=["feedback"]), {}, "tensor 'w': it is described without 'feedback'"),
+    (MADE, described(feedback=1), {}, "tensor 'w': it is described wrongly: feedback is 1; expect"),
     (MADE, described(scheme=4), {}, "tensor 'w': it is described wrongly: "),
     (
         MADE,

@@ -10,11 +10,14 @@ if TYPE_CHECKING:
     from .accuracy import Accuracy
     from .calibration import Calibration
     from .checkpoints.saving import load_checkpoint, save_checkpoint
+    from .codes import Grid
     from .errors import (
         AccuracyFailure,
         ArrowQuantError,
         CheckpointError,
+        InvariantBroken,
         OptionError,
+        QuantizerError,
         SchemeError,
         TargetError,
         TensorError,
@@ -25,9 +28,11 @@ if TYPE_CHECKING:
     from .quantizers import COMPACT, QUANTIZERS, Gptq, Hqq, Mse, R2q, Rtn
     from .records import AccuracyRecord
     from .report.json_file import load_report
+    from .round_trip import roundtrip
     from .scheme import Scheme
     from .super_blocks import SuperBlocks
     from .tensor import QuantizedTensor, quantize
+    from .traits import Domain
 
 _HOMES = {
     "COMPACT": "quantizers",
@@ -38,14 +43,18 @@ _HOMES = {
     "Calibration": "calibration",
     "CheckpointError": "errors",
     "Choice": "planning",
+    "Domain": "traits",
     "Gptq": "quantizers",
+    "Grid": "codes",
     "Hqq": "quantizers",
+    "InvariantBroken": "errors",
     "Metrics": "metrics",
     "Mse": "quantizers",
     "OptionError": "errors",
     "Plan": "planning",
     "QUANTIZERS": "quantizers",
     "QuantizedTensor": "tensor",
+    "QuantizerError": "errors",
     "R2q": "quantizers",
     "Rtn": "quantizers",
     "Scheme": "scheme",
@@ -58,9 +67,12 @@ _HOMES = {
     "measure": "metrics",
     "plan": "planning",
     "quantize": "tensor",
+    "roundtrip": "round_trip",
     "save_checkpoint": "checkpoints.saving",
     "synthetic_model": "models",
 }
+
+_MODULES = ("invariants", "strategies")  # public as a whole
 
 __all__ = [
     "COMPACT",
@@ -72,13 +84,17 @@ __all__ = [
     "Calibration",
     "CheckpointError",
     "Choice",
+    "Domain",
     "Gptq",
+    "Grid",
     "Hqq",
+    "InvariantBroken",
     "Metrics",
     "Mse",
     "OptionError",
     "Plan",
     "QuantizedTensor",
+    "QuantizerError",
     "R2q",
     "Rtn",
     "Scheme",
@@ -91,6 +107,7 @@ __all__ = [
     "measure",
     "plan",
     "quantize",
+    "roundtrip",
     "save_checkpoint",
     "synthetic_model",
 ]
@@ -98,10 +115,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its module (PEP 562)."""
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_HOMES[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_MODULES})

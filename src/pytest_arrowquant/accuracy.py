@@ -1,40 +1,44 @@
 """The object behind the `arrowquant` fixture: measures, records and asserts."""
 
 from collections.abc import Mapping, Sequence
-from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import messages
 from .audit import Audit
 from .checkpoints.pairing import Pair
 from .comparison import compare, records_of_rows, rows_of
-from .errors import AccuracyFailure, ArrowQuantError, CheckpointError, TargetError
-from .examine import examine
-from .expectation import expect, validated
-from .metrics import Metrics
-from .model_pass import Pass, benchmark_seconds, timing
-from .quantizers import Quantizer, needs_calibration
-from .records import (
-    AccuracyRecord,
-    Plain,
-    pooled,
-    quantizer_json,
-    record_of,
-    require_plain,
-    scheme_json,
+from .errors import (
+    AccuracyFailure,
+    ArrowQuantError,
+    CheckpointError,
+    InvariantBroken,
+    TargetError,
 )
+from .examine import examine
+from .expectation import bounds_of_width, expect, validated
+from .findings import Findings
+from .metrics import Metrics
+from .model_pass import Pass
+from .plain import Plain, require_plain
+from .quantizers import Quantizer
+from .record_parts import pooled, quantizer_json, scheme_json
+from .records import AccuracyRecord, record_of
 from .scheme import Scheme
 from .subject import Model, Subject
+from .timing import join_benchmark
+from .traits import traits_of
 from .vocabulary import WIDTHS
 
-EXTRA_INFO = ("cosine", "sqnr_db", "row_sqnr_db_min", "bits_per_weight", "compression_ratio")
+if TYPE_CHECKING:
+    from .invariants import Invariant
 
 
 class Accuracy:
     """Measures restored weights against their reference, records the result and asserts it.
 
     `records` receives one AccuracyRecord a check. marker and project: the keywords of the test's
-    marker, and the project's own targets a width.
+    marker, and the project's own targets a width. selfcheck: whether known faults are injected
+    into what passes, to see which of them would have passed too.
     """
 
     def __init__(
@@ -44,13 +48,16 @@ class Accuracy:
         marker: Mapping[str, Any] | None = None,
         project: Mapping[int, Mapping[str, float]] | None = None,
         seed: int | None = None,
+        selfcheck: bool = False,
     ) -> None:
         self.records = records
         self.name = name
         self.marker = marker or {}
         self.project = project or {}
         self.seed = seed
+        self.selfcheck = selfcheck
         self.asserted = False
+        self.invariants: list[Plain] = []
 
     def check(
         self,
@@ -173,7 +180,7 @@ class Accuracy:
         """Hold one tensor of a quantized checkpoint against its original, record and assert it."""
         __tracebackhide__ = True
         try:
-            record, failure = audit.judge(pair, self.marker, self.project)
+            record, failure = audit.judge(pair, self.marker, self.project, self.selfcheck)
         except ArrowQuantError as error:
             raise error.with_traceback(None) from None
         self._keep(record)
@@ -181,26 +188,61 @@ class Accuracy:
         if failure:
             raise AccuracyFailure(failure)
 
+    def check_invariant(self, quantizer: Any, bits: int, invariant: "Invariant") -> None:
+        """Hold a quantizer to an invariant on weights that hypothesis draws; record and assert.
+
+        One that the quantizer says it lacks is tried and recorded, and fails nothing. Raises
+        InvariantBroken with the smallest example that was found.
+        """
+        __tracebackhide__ = True
+        from .conformance import broken_by
+
+        traits = traits_of(quantizer)
+        message = broken_by(quantizer, bits, invariant, self.seed or 0)
+        lacks = traits.lacks.get(invariant.name)
+        self.asserted = True
+        self.invariants.append(
+            {
+                "quantizer": traits.name,
+                "bits": bits,
+                "invariant": invariant.name,
+                "sentence": invariant.sentence,
+                "lacks": lacks,
+                "holds": not message,
+                "message": message or None,
+            }
+        )
+        require_plain(self.invariants[-1], "invariant")
+        if message and lacks is None:
+            raise InvariantBroken(message)
+
     def _model(
         self, model: Model, quantizer: Quantizer, name: str, benchmark: Any, keywords: Plain
     ) -> tuple[Metrics, str]:
         """Record a model; returns its metrics and the failure message, empty if it passed."""
         source = "arrowquant.check_model()"
-        judge = {"judge": "outputs"} if needs_calibration(quantizer) else {}
-        given = judge | validated(keywords, source)
-        expectation = expect(given, self.marker, self.project, None, source)
-        if expectation.bits is None:
+        traits = traits_of(quantizer)
+        given = validated(keywords, source)
+        bits = given.get("bits", self.marker.get("bits"))
+        if bits is None:
             raise TargetError(f"{source}: give bits, the width to quantize to")
-        work = Pass(model, quantizer, expectation)
+        defaults = bounds_of_width(bits, self.project)
+        expectation = expect(
+            {**traits.keywords, **given}, {**defaults, **self.marker}, self.project, None, source
+        )
+        work = Pass(model, quantizer, expectation, self.selfcheck)
         work.run(benchmark)
         record = record_of(name, model.subject, work.results, expectation)
         record.quantizer = quantizer_json(quantizer)
         record.scheme = work.scheme
         record.timing = work.timing(benchmark)
         record.notes += work.notes
-        self._keep(record)
         seed = self.seed if model.subject.kind == "synthetic" else None
-        return pooled(work.results), messages.failure(work.results, expectation, seed)
+        work.findings.add_to(record)
+        self._keep(record)
+        return pooled(work.results), messages.failure(
+            work.results, expectation, seed, work.findings.explanations
+        )
 
     def _one(
         self,
@@ -222,12 +264,15 @@ class Accuracy:
                 validated(keywords, source), self.marker, self.project, width, source
             )
             result = examine(name, reference, restored, expectation, inputs, nbytes)
+            findings = Findings(self.selfcheck)
+            findings.look_into(result, reference, restored, expectation, inputs)
         except ArrowQuantError as error:
             raise error.with_traceback(None) from None
         record = record_of(name, Subject(), [result], expectation)
         record.scheme = scheme_json(restored, expectation.bits)
+        findings.add_to(record)
         self._keep(record)
-        return result.metrics, messages.failure([result], expectation, None)
+        return result.metrics, messages.failure([result], expectation, None, findings.explanations)
 
     def _keep(self, record: AccuracyRecord) -> None:
         """Refuse here, inside the test, what would not survive the way to the controller."""
@@ -235,24 +280,5 @@ class Accuracy:
         self.records.append(record)
 
     def join_benchmark(self, benchmark: Any) -> None:
-        """Put pytest-benchmark's time beside the accuracy, in both reports.
-
-        What the benchmark timed is taken to be the quantizer of this test's records; its median
-        is the time, and each record's metrics go to its `extra_info`.
-        """
-        seconds = benchmark_seconds(benchmark, "median")
-        if seconds is None:
-            return
-        for record in self.records:
-            if record.timing is None:
-                record.timing = timing(record.metrics["original_bytes"] or 0, seconds, None)
-            benchmark.extra_info[_unused(record.name, benchmark.extra_info)] = {
-                **{key: record.metrics[key] for key in EXTRA_INFO},
-                "passed": record.passed,
-            }
-
-
-def _unused(name: str, taken: Plain) -> str:
-    """The name, or the first of `name #2`, `name #3`, ... that is not taken."""
-    names = (name if number == 1 else f"{name} #{number}" for number in count(1))
-    return next(candidate for candidate in names if candidate not in taken)
+        """Put pytest-benchmark's time beside the accuracy, in both reports."""
+        join_benchmark(self.records, benchmark)

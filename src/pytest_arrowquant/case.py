@@ -128,7 +128,8 @@ class Case:
             if self.bits == WIDEST:
                 kinds.append(replace(by_row, group_size="tensor"))
             return tuple(kinds)
-        zeros: tuple[Zero, ...] = (self.grid.zero,) if self.grid else get_args(Zero)
+        zero = self.grid.zero if self.grid else None
+        zeros: tuple[Zero, ...] = get_args(Zero) if zero is None else (zero,)
         return tuple(Nearest(self.width, zero) for zero in zeros)
 
     @property
@@ -159,7 +160,8 @@ def grid_of(restored: Any) -> Grid | None:
         return grid
     scheme = getattr(restored, "scheme", None)
     if isinstance(scheme, Scheme):
-        return Grid(scheme.bits, scheme.zero, scheme.group_size)
+        feedback = bool(getattr(restored, "feedback", False))
+        return Grid(scheme.bits, scheme.zero, scheme.group_size, feedback=feedback)
     return None
 
 
@@ -176,7 +178,19 @@ def _wanted(blocks: RowBlocks, by_outputs: bool, bits: int | None, grid: Grid | 
         group_size=columns if size == "channel" else size,
         limit=2**bits,
         rounded=None if by_outputs else _rounded(bits, grid, columns),
+        rounding=not by_outputs and _nearest_codes(bits, grid),
     )
+
+
+def _nearest_codes(bits: int, grid: Grid | None) -> bool:
+    """True where codes should be the nearest: integers, so few bits that rounded scales still say.
+
+    Scales in bfloat16 move the largest values by an eighth of a step at 6 bits, by a half at 8. One
+    scale of a tensor leaves whole rows at zero.
+    """
+    if grid is None or grid.table or grid.feedback:
+        return False
+    return bits <= FINE and grid.group_size not in (None, "tensor")
 
 
 def _rounded(bits: int, grid: Grid | None, columns: int) -> Nearest | None:

@@ -21,14 +21,15 @@ NO_ORDER = np.empty(0, np.int32)
 class Grid:
     """What the values of a quantized weight may be, as guards need to know it.
 
-    bits: the width, any whole number. zero: as of a Scheme. group_size: weights along a row that
-    share parameters, "channel" for a row, "tensor" for all; None where groups do not run along
-    rows or are not known. table: what each code stands for, () for the integers. feedback: the
-    codes may come from error feedback (GPTQ), which trades weight error for output error.
+    bits: the width, any whole number. zero: as of a Scheme, None where nobody says. group_size:
+    weights along a row that share parameters, "channel" for a row, "tensor" for all; None where
+    groups do not run along rows or are not known. table: what each code stands for, () for the
+    integers. feedback: the codes may come from error feedback (GPTQ), which trades weight error for
+    output error.
     """
 
     bits: int
-    zero: Zero = "none"
+    zero: Zero | None = "none"
     group_size: GroupSize | None = None
     table: tuple[float, ...] = ()
     feedback: bool = False

@@ -8,15 +8,18 @@ import numpy as np
 
 from .arrays import Array, as_floating, as_rows, require_finite
 from .calibration import Calibration
+from .case import grid_of
 from .errors import TargetError
 from .examine import Restored, TensorResult, examine
 from .expectation import Expectation
 from .factor import Factor
 from .group_search import LayerErrors, best_group_sizes
 from .metrics import deviation, outputs_of
+from .plain import Plain
 from .quantizers import Gptq, Rtn
 from .recipes import ASSERTED_ACTIVATIONS, WIDTH_PAIRS, Recipe, recipes_for
-from .records import AccuracyRecord, Plain, quantizer_json, record_of, scheme_json
+from .record_parts import quantizer_json, scheme_json
+from .records import AccuracyRecord, record_of
 from .subject import FedLayer, Model, Subject, takes_inputs
 from .transforms import ActivationQuantizer, Identity, Smoothing, Transform, smooth
 from .vocabulary import MODALITIES
@@ -206,7 +209,7 @@ class Trial:
         whole = Restored(
             transform.restore(restored).reshape(self.weight.shape),
             quantized.nbytes + transform.nbytes + activation_bytes,
-            quantized.scheme if isinstance(transform, Identity) else None,
+            grid_of(quantized) if isinstance(transform, Identity) else None,
         )
         row.results.append(
             examine(self.layer.name, self.weight, whole, row.expectation, None, None, outputs)

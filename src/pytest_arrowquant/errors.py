@@ -25,5 +25,13 @@ class CheckpointError(ArrowQuantError):
     """A checkpoint file that is missing, truncated or malformed."""
 
 
+class QuantizerError(ArrowQuantError):
+    """A quantizer that declares nonsense, raises, or returns what is no restored weight."""
+
+
+class InvariantBroken(AssertionError):
+    """A quantizer breaks an invariant; the message has the sentence and the weight."""
+
+
 class AccuracyFailure(AssertionError):
     """A tensor misses a target or trips a guard; the message is the whole report of it."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from .arrays import Array, as_floating
 from .case import Case, grid_of
+from .codes import Grid
 from .errors import TensorError
 from .expectation import Expectation
 from .metrics import (
@@ -34,12 +35,12 @@ class Restored:
 
     values: Any
     nbytes: int | None
-    scheme: object
+    grid: Grid | None
 
     @classmethod
     def of(cls, values: object, quantized: object) -> "Restored":
-        """The values with the size and scheme of what they were restored from, if it has any."""
-        return cls(values, stored_bytes(quantized), getattr(quantized, "scheme", None))
+        """The values with the size and grid of what they were restored from, if it has any."""
+        return cls(values, stored_bytes(quantized), grid_of(quantized))
 
     def dequantize(self) -> Any:
         """The values."""

@@ -25,6 +25,8 @@ GUARD_NAMES = (
     "bias",
     "dead_columns",
     "levels",
+    "rounding",
+    "strays",
     "order",
     "floor",
     "ceiling",
@@ -136,6 +138,17 @@ def expect(
             **{k: v for k, v in bounds.items() if k != "cosine"},
         }
     return Expectation(width, bounds, guards_off(given.get("guards", True)), judge)
+
+
+def bounds_of_width(bits: int, project: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
+    """The targets of any width: its own, or those of the next narrower one that has some.
+
+    One bit has those of two: the sign alone already gives a cosine of sqrt(2 / pi) = 0.798.
+    """
+    known = {**DEFAULT_COSINE, **project}
+    nearest = max((width for width in known if width <= bits), default=min(known))
+    held = {"cosine": DEFAULT_COSINE.get(nearest), **project.get(nearest, {})}
+    return {key: bound for key, bound in held.items() if bound is not None}
 
 
 def guards_off(guards: bool | Mapping[str, str]) -> dict[str, str]:

@@ -18,6 +18,7 @@ SETTINGS = pytest.StashKey[Settings]()
 RECORDS: "pytest.StashKey[list[AccuracyRecord]]" = pytest.StashKey()
 KEYWORDS = pytest.StashKey[dict[str, Any]]()
 AUDIT: "pytest.StashKey[Audit]" = pytest.StashKey()
+QUANTIZERS: "pytest.StashKey[tuple[int, dict[str, Any]]]" = pytest.StashKey()
 ACCURACY: "pytest.StashKey[Accuracy | None]" = pytest.StashKey()
 
 
@@ -38,6 +39,7 @@ def arrowquant(request: pytest.FixtureRequest) -> "Iterator[Accuracy]":
         node.stash.get(KEYWORDS, {}),
         settings.targets,
         settings.seed,
+        settings.selfcheck,
     )
     arguments = node.funcargs  # pytest drops them before it tears down a run that was stopped
     yield accuracy

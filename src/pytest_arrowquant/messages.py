@@ -1,29 +1,50 @@
 """What a failed check says: the bounds missed, where, and what would pass."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import floor, isfinite, log10
 
 from .case import Finding
 from .examine import TensorResult
 from .expectation import BOUNDS, Expectation
+from .explain import Explanation
 
 MOST_TENSORS = 5
 
 
-def failure(results: Sequence[TensorResult], expectation: Expectation, seed: int | None) -> str:
-    """The message for the tensors that miss a bound, worst first; empty where none does."""
+NO_CAUSE = "no known cause: no fault that is known would, undone, bring it back"
+
+
+def failure(
+    results: Sequence[TensorResult],
+    expectation: Expectation,
+    seed: int | None = None,
+    explanations: Mapping[str, Explanation | None] | None = None,
+) -> str:
+    """The message for the tensors that miss a bound, worst first; empty where none does.
+
+    explanations: by tensor, of those that were looked into; None where no cause is known.
+    """
     failed = [result for result in results if not result.passed]
     if not results:
         return "no tensor was given: there is nothing to judge"
     if not failed:
         return ""
     failed.sort(key=lambda result: min(_relative_margin(o.finding) for o in result.outcomes))
-    parts = [_tensor(result, expectation) for result in failed[:MOST_TENSORS]]
+    parts = []
+    for result in failed[:MOST_TENSORS]:
+        parts.append(_tensor(result, expectation))
+        if explanations and result.name in explanations:
+            parts.append(f"  {cause(explanations[result.name])}")
     if len(failed) > MOST_TENSORS:
         parts.append(f"and {len(failed) - MOST_TENSORS} more tensors")
     if seed is not None:
         parts.append(f"seed {seed}")
     return "\n".join(parts)
+
+
+def cause(explanation: Explanation | None) -> str:
+    """What probably went wrong, or that nothing known did."""
+    return NO_CAUSE if explanation is None else f"likely cause: {explanation.text}"
 
 
 def _tensor(result: TensorResult, expectation: Expectation) -> str:

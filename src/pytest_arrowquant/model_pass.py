@@ -2,48 +2,68 @@
 
 import time
 from collections.abc import Iterator
+from math import lcm
 from typing import Any
 
 import numpy as np
 
-from .arrays import as_floating, require_finite
+from .arrays import Array, as_floating, require_finite
 from .errors import TensorError
-from .examine import Restored, TensorResult, examine
+from .examine import TensorResult, examine
 from .expectation import Expectation
-from .quantizers import Quantizer, needs_calibration
-from .records import Plain, scheme_json
+from .findings import Findings
+from .plain import Plain
+from .quantizers import Quantizer
+from .record_parts import scheme_json
+from .scheme import rows_and_columns
 from .subject import Layer, Model, takes_inputs
+from .tensor import QuantizedTensor
+from .timing import benchmark_seconds, timing
+from .traits import traits_of
+from .trial import quantized, restored, taken, with_grid
 
 
 class Pass:
-    """One pass over a model's layers, timed by pytest-benchmark where it is given."""
+    """One pass over a model's layers, timed by pytest-benchmark where it is given.
 
-    def __init__(self, model: Model, quantizer: Quantizer, expectation: Expectation) -> None:
-        self.quantizer = quantizer
-        self.calibrated = needs_calibration(quantizer)
-        self.layers, self.count = iter(model), len(model)
+    checked: whether known faults are injected into what passes.
+    """
+
+    def __init__(
+        self, model: Model, quantizer: Quantizer, expectation: Expectation, checked: bool = False
+    ) -> None:
+        self.quantizer, self.traits = quantizer, traits_of(quantizer)
+        self.bits = expectation.bits or 0
         self.expectation = expectation
         self.results: list[TensorResult] = []
+        self.findings = Findings(checked)
         self.notes: list[str] = []
-        if self.calibrated:
-            fed = list(self._fed(model))
-            self.layers, self.count = iter(fed), len(fed)
+        self.fed = self.traits.by_outputs or expectation.judge == "outputs"
+        self.layers = [layer for layer in model if self._fits(layer)]
         self.scheme: Plain = {}
         self.dequantize_s = 0.0
         self.quantized: Any = None
 
-    def _fed(self, model: Model) -> Iterator[Layer]:
-        """The layers but those that are looked up instead of multiplied, which are noted."""
-        for layer in model:
-            if not hasattr(layer, "held_out"):
-                raise TensorError(
-                    f"{self.quantizer.name} needs calibration, and tensor {layer.name!r} comes "
-                    "without the inputs of its layer"
-                )
-            if takes_inputs(layer):
-                yield layer
-            else:
-                self.notes.append(f"{layer.name} is a look-up table: left out")
+    def _fits(self, layer: Layer) -> bool:
+        """False for a layer that is left out, which is noted."""
+        multiple = self.traits.domain.columns_multiple
+        if multiple > 1 and (columns := _columns(layer)) % multiple:
+            self.notes.append(
+                f"{layer.name} has {columns} columns, no multiple of {multiple}: left out"
+            )
+            return False
+        if not self.fed:
+            return True
+        if not hasattr(layer, "held_out"):
+            wants = "needs calibration" if self.traits.needs_calibration else "is judged by outputs"
+            raise TensorError(
+                f"{self.traits.name} {wants}, and tensor {layer.name!r} comes "
+                "without the inputs of its layer"
+            )
+        if not takes_inputs(layer):
+            self.notes.append(f"{layer.name} is a look-up table: left out")
+            return False
+        return True
 
     def run(self, benchmark: Any) -> None:
         """Quantize, restore and examine every layer.
@@ -52,43 +72,55 @@ class Pass:
         before and brings the next. Where it is disabled it runs one round, and the rest follows
         untimed.
         """
-        self._quantize(np.ones((1, 64), np.float32), np.eye(64, dtype=np.float32))
-        self.quantized.dequantize()  # so that no timing pays for the compiler
+        if not self.layers:
+            return
+        self._warm()
         steps = self._steps()
-        if benchmark is not None and self.count:
-            benchmark.pedantic(self._quantize, setup=lambda: (next(steps), {}), rounds=self.count)
+        if benchmark is not None:
+            benchmark.pedantic(
+                self._quantize, setup=lambda: (next(steps), {}), rounds=len(self.layers)
+            )
         for step in steps:
             self._quantize(*step)
 
-    def _quantize(self, weight: Any, *calibration: Any) -> None:
-        self.quantized = self.quantizer.quantize(
-            weight, self.expectation.bits or 0, *calibration[: self.calibrated]
+    def _warm(self) -> None:
+        """Quantize and restore a row of ones, so that no timing pays for a compiler."""
+        columns = lcm(64, self.traits.domain.columns_multiple)
+        ones = taken(np.ones((1, columns), np.float32), self.traits, "a row of ones")
+        self._quantize("a row of ones", ones, np.eye(columns, dtype=np.float32))
+        restored(self.quantized, self.traits, ones, self.bits, "a row of ones")
+
+    def _quantize(self, name: str, weight: Array, calibration: Any) -> None:
+        self.quantized = quantized(
+            self.quantizer, self.traits, weight, self.bits, calibration, name
         )
 
-    def _steps(self) -> Iterator[tuple[Any, ...]]:
+    def _steps(self) -> Iterator[tuple[str, Array, Any]]:
         """Yields what to quantize, and examines what was made of it when the next is asked for."""
         for layer in self.layers:
-            weight = as_floating(layer.weight, f"tensor {layer.name!r}")
-            require_finite(weight, f"tensor {layer.name!r}")
-            fed = layer if self.calibrated and takes_inputs(layer) else None
-            yield (weight, fed.calibration) if fed else (weight,)
+            name = f"tensor {layer.name!r}"
+            weight = as_floating(layer.weight, name)
+            require_finite(weight, name)
+            given = taken(weight, self.traits, name)
+            fed = layer if self.fed and takes_inputs(layer) else None
+            yield name, given, fed.calibration if fed and self.traits.needs_calibration else None
             start = time.perf_counter()
-            restored = self.quantized.dequantize()
+            values = restored(self.quantized, self.traits, given, self.bits, name)
             self.dequantize_s += time.perf_counter() - start
-            self.scheme = scheme_json(self.quantized, self.expectation.bits)
+            self.scheme = scheme_json(self.quantized, self.bits)
             made = getattr(self.quantized, "notes", ())
             self.notes += [f"{layer.name}: {note}" for note in made]
-            self.results.append(
-                examine(
-                    layer.name,
-                    weight,
-                    Restored.of(restored, self.quantized),
-                    self.expectation,
-                    fed.held_out.inputs if fed else None,
-                    None,
-                )
-            )
-            self.quantized = restored = None
+            inputs = fed.held_out.inputs if fed else None
+            self._examine(layer.name, _judged(weight, given), values, inputs)
+            self.quantized = values = given = None  # type: ignore[assignment]
+
+    def _examine(self, name: str, weight: Array, values: Array, inputs: Any) -> None:
+        """Hold a restored layer to the expectation, and look into what comes of it."""
+        whole = with_grid(self.quantized, values.reshape(weight.shape), self.traits, self.bits)
+        result = examine(name, weight, whole, self.expectation, inputs, None)
+        self.results.append(result)
+        coded = self.quantized if isinstance(self.quantized, QuantizedTensor) else whole
+        self.findings.look_into(result, weight, coded, self.expectation, inputs, self.traits.name)
 
     def timing(self, benchmark: Any) -> Plain | None:
         """Seconds and GB/s of the original bytes; None unless pytest-benchmark did measure."""
@@ -99,23 +131,13 @@ class Pass:
         return timing(size, total, self.dequantize_s)
 
 
-def benchmark_seconds(benchmark: Any, statistic: str) -> float | None:
-    """A statistic of pytest-benchmark's fixture in seconds; None if it measured nothing."""
-    metadata = getattr(benchmark, "stats", None)
-    if metadata is None or not metadata.stats.data:
-        return None
-    return float(getattr(metadata.stats, statistic))
+def _judged(weight: Array, given: Array) -> Array:
+    """The weight, or if the quantizer takes but a narrower dtype, what it was handed."""
+    narrower = given.dtype.itemsize < weight.dtype.itemsize
+    return given.reshape(weight.shape) if narrower else weight
 
 
-def timing(size: int, quantize_s: float | None, dequantize_s: float | None) -> Plain:
-    """The record's timing for `size` original bytes."""
-
-    def rate(seconds: float | None) -> float | None:
-        return size / seconds / 1e9 if seconds else None
-
-    return {
-        "quantize_s": quantize_s,
-        "dequantize_s": dequantize_s,
-        "quantize_gb_s": rate(quantize_s),
-        "dequantize_gb_s": rate(dequantize_s),
-    }
+def _columns(layer: Layer) -> int:
+    """The weights in a row of a layer."""
+    shape = getattr(layer, "shape", None)
+    return rows_and_columns(tuple(layer.weight.shape if shape is None else shape))[1]

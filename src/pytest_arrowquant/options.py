@@ -23,6 +23,7 @@ class Settings(NamedTuple):
     quantized: Path | None
     seed: int
     targets: Mapping[int, Mapping[str, float]]
+    selfcheck: bool = False
 
 
 class Setting(NamedTuple):
@@ -65,10 +66,11 @@ def parse_modalities(text: str) -> tuple[str, ...]:
 
 
 def parse_quantizers(text: str) -> tuple[str, ...]:
-    """'rtn,mse' as names of built-in quantizers."""
-    from .quantizers import QUANTIZERS
-
-    return _several(text, "quantizers", tuple(QUANTIZERS))
+    """'rtn,mse' as names, none twice; which there are is known when all plugins are."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise OptionError(f"{text!r} has an empty name; expected names like 'rtn,mse'")
+    return tuple(dict.fromkeys(names))
 
 
 def parse_scale(text: str) -> str:
@@ -143,7 +145,12 @@ SETTINGS = (
         "Modalities of the built-in suite (all).",
         parse_modalities,
     ),
-    Setting("quantizers", "NAME,...", "Quantizers of the built-in suite (all).", parse_quantizers),
+    Setting(
+        "quantizers",
+        "NAME,...",
+        "Quantizers of the suite: of the project's own, or of the built-in ones (all).",
+        parse_quantizers,
+    ),
     Setting(
         "scale",
         "small|full",
@@ -174,6 +181,7 @@ def settings_of(config: Any) -> Settings:
         original=paths["original"],
         quantized=paths["quantized"],
         targets=parse_targets(config.getini("arrowquant_targets")),
+        selfcheck=config.getoption("arrowquant_selfcheck"),
         **values,
     )
 

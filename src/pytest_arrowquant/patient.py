@@ -109,7 +109,8 @@ def nearest_of(specimen: Specimen) -> Nearest:
     if grid is None:
         return Nearest(bits)
     return replace(
-        Nearest(bits, grid.zero, table=grid.table), group_size=grid.group_size or "channel"
+        Nearest(bits, grid.zero or "none", table=grid.table),
+        group_size=grid.group_size or "channel",
     )
 
 

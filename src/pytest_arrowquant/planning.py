@@ -12,8 +12,8 @@ from .checkpoints.safetensors_file import BITS
 from .errors import TargetError
 from .examine import TensorResult, examine
 from .expectation import BOUNDS, expect, validated
+from .plain import Plain
 from .quantizers import Mse, Quantizer, needs_calibration
-from .records import Plain
 from .subject import Layer, Model
 from .vocabulary import WIDTHS
 

@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import fixtures
-from .errors import AccuracyFailure, CheckpointError, OptionError, TargetError
+from . import fixtures, hookspecs
+from .errors import (
+    AccuracyFailure,
+    CheckpointError,
+    InvariantBroken,
+    OptionError,
+    QuantizerError,
+    TargetError,
+)
 from .fixtures import ACCURACY, KEYWORDS, RECORDS, SETTINGS
 from .options import SETTINGS as OPTIONS
 from .options import Setting, settings_of
@@ -26,6 +33,11 @@ SIGNATURE = (
     "(*, bits=None, cosine=None, sqnr_db=None, row_cosine=None, output_cosine=None, "
     "guards=True, judge='weights'): hold what the test checks with the arrowquant fixture to "
 )
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """The hook for the quantizers of other projects."""
+    pluginmanager.add_hookspecs(hookspecs)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -61,6 +73,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="A quantized checkpoint: audit it, tensor by tensor, against --arrowquant-original; "
         "without one, for integrity alone.",
     )
+    group.addoption(
+        "--arrowquant-selfcheck",
+        action="store_true",
+        dest="arrowquant_selfcheck",
+        help="Break every tensor that passed in every known way, and say which faults its targets "
+        "would have missed.",
+    )
     parser.addini(
         "arrowquant_targets",
         "Targets a width, for the marker and the suite: '4: cosine=0.97, sqnr_db=18'.",
@@ -92,9 +111,13 @@ def pytest_configure(config: pytest.Config) -> None:
             from .suite.test_audit import audit_of
 
             audit_of(config)
-        elif settings.original is not None:
-            _require_quantizable(settings.original)
-    except (OptionError, CheckpointError) as error:
+        elif settings.accuracy or settings.quantizers:
+            from .suite.quantizers import quantizers_of
+
+            quantizers_of(config)
+            if settings.original is not None:
+                _require_quantizable(settings.original)
+    except (OptionError, CheckpointError, QuantizerError) as error:
         raise pytest.UsageError(str(error)) from None
     if settings.accuracy:
         config.option.benchmark_quiet = True  # its table; the time stands in each record's line
@@ -130,7 +153,10 @@ def pytest_collection_modifyitems(
     if config.stash[SETTINGS].accuracy:
         from .suite import collect
 
-        suite = collect(session, config.stash[SETTINGS])
+        try:
+            suite = collect(session)
+        except QuantizerError as error:  # of a conftest.py that was found while collecting
+            raise pytest.UsageError(str(error)) from None
         if not suite:
             raise pytest.UsageError("--arrowquant-accuracy found no test of the built-in suite")
         items.extend(suite)
@@ -218,16 +244,20 @@ def pytest_runtest_makereport(
     report = yield
     if _is_accuracy_test(item):
         records = item.stash.get(RECORDS, []) if call.when == "teardown" else []
+        accuracy = item.stash.get(ACCURACY, None) if call.when == "teardown" else None
+        held = accuracy.invariants if accuracy else []
         report.__dict__[ATTRIBUTE] = {
             "records": [_sent(record, item, index) for index, record in enumerate(records)],
+            "invariants": [{"nodeid": item.nodeid, **entry} for entry in held],
             "recorded": call.excinfo is not None and _is_recorded(call.excinfo.value),
         }
     return report
 
 
 def _is_recorded(error: BaseException) -> bool:
-    """True for a failure that a record tells of."""
-    return isinstance(error, AccuracyFailure) or isinstance(error.__context__, AccuracyFailure)
+    """True for a failure that a record or an entry of `invariants` tells of."""
+    told = (AccuracyFailure, InvariantBroken)
+    return isinstance(error, told) or isinstance(error.__context__, told)
 
 
 def _sent(record: "AccuracyRecord", item: pytest.Item, index: int) -> str:

@@ -34,6 +34,7 @@ class Run:
         self.settings = settings
         self.texts: list[tuple[int, str]] = []
         self.records: list[dict[str, Any]] = []
+        self.invariants: list[dict[str, Any]] = []
         self.errors: list[dict[str, str]] = []
         self.tests: set[str] = set()
         self.failed: set[str] = set()
@@ -47,12 +48,13 @@ class Run:
         crashed = report.when not in ("setup", "call", "teardown")
         if carried is None and not crashed:
             return
-        carried = carried or {"records": [], "recorded": False}
+        carried = carried or {"records": [], "invariants": [], "recorded": False}
         self.broken = self.broken or crashed
         self.tests.add(report.nodeid)
         attempt = getattr(report, "rerun", 0)
         self.texts += [(attempt, text) for text in carried["records"]]
         carried["records"] = []  # the terminal keeps every report
+        self.invariants += [{**entry, "attempt": attempt} for entry in carried["invariants"]]
         if report.failed:
             self.failed.add(report.nodeid)
             if not carried["recorded"] and not re.match(FAILED_SUBTESTS, message_of(report)):
@@ -96,6 +98,7 @@ class Run:
                 summary,
                 self.settings,
                 checkpoint_notes=self._notes(),
+                invariants=self.invariants,
             )
         except (OSError, ArrowQuantError) as error:  # or the checkpoint is gone
             self.problem = f"the reports could not be written: {error}"
@@ -114,6 +117,7 @@ class Run:
         self.records = [{**json.loads(text), "attempt": attempt} for attempt, text in self.texts]
         self.texts = []
         self.records.sort(key=lambda record: (record["nodeid"], record["attempt"], record["index"]))
+        self.invariants.sort(key=lambda entry: (entry["nodeid"], entry["attempt"]))
         self.errors.sort(key=lambda error: (error["nodeid"], error["when"]))
 
     def _summary(self, session: pytest.Session) -> dict[str, Any]:
@@ -132,12 +136,14 @@ class Run:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """A line a record and the worst layers; nothing where no accuracy test ran."""
-        if not (self.records or self.written or self.problem):
+        if not (self.records or self.invariants or self.written or self.problem):
             return
+        from .report.findings_text import invariant_lines, selfcheck_lines
         from .report.text import summary_lines
 
         terminalreporter.section("accuracy of quantization")
-        for line in summary_lines(self.records):
+        lines = summary_lines(self.records) if self.records or not self.invariants else []
+        for line in lines + invariant_lines(self.invariants) + selfcheck_lines(self.records):
             terminalreporter.write_line(line)
         for note in self._notes():
             terminalreporter.write_line(f"note: {note}")

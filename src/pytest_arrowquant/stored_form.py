@@ -39,6 +39,7 @@ def taken_apart(tensor: QuantizedTensor) -> tuple[dict[str, Any], dict[str, Arra
         "scheme": asdict(tensor.scheme),
         "shape": [int(length) for length in tensor.shape],
         "notes": list(tensor.notes),
+        "feedback": tensor.feedback,
     }
     arrays: dict[str, Array] = {}
 
@@ -63,9 +64,12 @@ def put_together(described: Mapping[str, Any], take: Take) -> QuantizedTensor:
     """
     try:
         kind, shape, notes = described["decoding"], described["shape"], described["notes"]
+        feedback = described["feedback"]
         scheme = Scheme(**described["scheme"])
         if not _are(int, shape) or min(shape, default=0) < 0 or not _are(str, notes):
             raise TypeError(f"shape is {shape!r} and notes are {notes!r}")
+        if type(feedback) is not bool:
+            raise TypeError(f"feedback is {feedback!r}; expected true or false")
         if kind not in DECODINGS:
             raise TypeError(f"decoding is {kind!r}; known are {', '.join(DECODINGS)}")
         layout = scheme.layout(tuple(shape))
@@ -75,7 +79,7 @@ def put_together(described: Mapping[str, Any], take: Take) -> QuantizedTensor:
         raise TensorError(f"it is described without {error}") from None
     except (TypeError, SchemeError) as error:
         raise TensorError(f"it is described wrongly: {error}") from None
-    return QuantizedTensor(codes, decoding, scheme, tuple(shape), tuple(notes))
+    return QuantizedTensor(codes, decoding, scheme, tuple(shape), tuple(notes), feedback)
 
 
 def _are(kind: type, values: object) -> bool:

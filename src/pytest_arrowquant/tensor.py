@@ -17,7 +17,8 @@ class QuantizedTensor:
     """What a quantizer returns.
 
     codes: uint8 (rows, row bytes), low bits first, each row starting on a byte. notes: what a
-    record should say of how they were made.
+    record should say of how they were made. feedback: whether by error feedback, which gives up
+    nearest codes for nearer outputs.
     """
 
     codes: Array
@@ -25,6 +26,7 @@ class QuantizedTensor:
     scheme: Scheme
     shape: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    feedback: bool = False
 
     @classmethod
     def empty(cls, scheme: Scheme, shape: tuple[int, ...]) -> Self:

@@ -82,7 +82,8 @@ def test_a_failure_says_what_where_by_how_much_and_what_would_pass(project):
     assert "row_sqnr_db -6" in text
     assert "(row 5), expected > 0, margin -6" in text
     assert "worst rows: 5 (cosine -0.99" in text
-    would_pass = said[-1].removeprefix("would pass with ").split(", ")
+    assert said[-1].startswith("likely cause: row sign flipped (row 5): a row has the other sign. ")
+    would_pass = said[-2].removeprefix("would pass with ").split(", ")
     bounds = {key: float(bound) for key, bound in (part.split("=") for part in would_pass)}
     assert set(bounds) == {"cosine", "sqnr_db"}
     assert value - 0.001 < bounds["cosine"] <= value
@@ -320,9 +321,11 @@ def test_outputs_are_judged_where_asked_for(project):
     assert metrics[0] == "output_cosine"
     assert not {"cosine", "order"} & set(metrics)
     assert record["metrics"]["output_cosine"] == record["targets"][0]["value"] > 0.99
-    assert record["notes"] == [
-        "judged by outputs: output_cosine, gain, bias, floor are of inputs @ weights.T"
-    ]
+    note = (
+        "judged by outputs: output_cosine, gain are of inputs @ weights.T; "
+        "bias, floor the worse of there and in the weights"
+    )
+    assert record["notes"] == [note]
 
 
 def test_the_fixture_may_be_asked_for_by_name(project):

@@ -144,9 +144,7 @@ BAD = {
     "--arrowquant-modalities=text,video": (
         "'text,video' names 'video', which is none of the modalities text, code, image, audio"
     ),
-    "--arrowquant-quantizers=awq": (
-        "'awq' names 'awq', which is none of the quantizers rtn, mse, hqq, r2q, gptq"
-    ),
+    "--arrowquant-quantizers=rtn,": "'rtn,' has an empty name; expected names like 'rtn,mse'",
     "--arrowquant-scale=large": "'large' is not 'small' or 'full'",
     "--arrowquant-seed=-1": "'-1' is not a whole number from 0",
     "--arrowquant-seed=one": "'one' is not a whole number from 0",
@@ -167,6 +165,17 @@ def test_a_bad_ini_value_is_a_usage_error_that_names_the_setting(project, kind, 
     write_ini(project, kind, name, value)
     said = BAD[argument] if value != "one" else "invalid literal for int() with base 10: 'one'"
     assert_usage_error(project.runpytest(), f"ERROR: {name}: {said}")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--arrowquant-accuracy",)])
+def test_a_quantizer_that_there_is_not_is_a_usage_error(project, arguments):
+    said = (
+        "arrowquant_quantizers: 'awq' is none of the built-in quantizers rtn, mse, hqq, r2q, gptq"
+    )
+    result = project.runpytest("--arrowquant-quantizers=awq", *arguments)
+    assert_usage_error(result, f"ERROR: {said}")
+    write_ini(project, "pytest.ini", "arrowquant_quantizers", "awq")
+    assert_usage_error(project.runpytest(*arguments), f"ERROR: {said}")
 
 
 def test_a_report_without_a_folder_is_a_usage_error(project):

@@ -13,11 +13,15 @@ from ..checkpoints.entries import Contents
 from ..checkpoints.formats import read_contents
 from ..checkpoints.pairing import Pair, Pairing, pair
 from ..checkpoints.stored_tensor import FLOATS
-from ..records import AccuracyRecord, Plain, record_of
+from ..plain import Plain
+from ..record_parts import explanation_json, selfcheck_json
+from ..records import AccuracyRecord, record_of
+from ..selfcheck import SelfCheck, selfcheck
 from ..subject import Subject
-from .explaining import Explainer, plain_explanation
+from .explaining import Explainer
 from .folds import Folds
 from .judging import Bounds, Judged, judge
+from .views import reference_of
 
 
 class Audit:
@@ -65,20 +69,32 @@ class Audit:
         return (*of_original, *self.quantized.notes, *self.pairing.notes)
 
     def judge(
-        self, found: Pair, marker: Mapping[str, Any], project: Bounds
+        self, found: Pair, marker: Mapping[str, Any], project: Bounds, checked: bool = False
     ) -> tuple[AccuracyRecord, str]:
-        """The record of one pair, and the message of its failure; empty if it passed."""
+        """The record of one pair, and the message of its failure; empty if it passed.
+
+        checked: known faults are injected into what passes.
+        """
         judged = judge(found, self.folds, self.explainer, marker, project)
+        selfchecks = [self._selfcheck(found, judged)] if checked and judged.checkable else []
         record = record_of(found.name, self._subject(found), [judged.result], judged.expectation)
         record.quantizer = self._quantizer(found)
         record.scheme = _scheme(judged)
         record.stored_as = _stored_as(found)
         record.notes += judged.notes
-        failure = messages.failure([judged.result], judged.expectation, None)
+        record.selfcheck = selfcheck_json(selfchecks)
+        failure = messages.failure([judged.result], judged.expectation)
         if failure and judged.explanation is not None:
-            record.explanation = plain_explanation(judged.explanation)
-            failure += f"\n  likely cause: {judged.explanation.text}"
+            record.explanation = explanation_json(judged.explanation)
+            failure += f"\n  {messages.cause(judged.explanation)}"
+        elif failure and messages.NO_CAUSE in judged.notes:
+            failure += f"\n  {messages.NO_CAUSE}"
         return record, failure
+
+    def _selfcheck(self, found: Pair, judged: Judged) -> SelfCheck:
+        assert judged.weight is not None
+        reference = reference_of(found, judged.weight.shape)
+        return selfcheck(found.name, reference, judged.weight, judged.expectation)
 
     def _subject(self, found: Pair) -> Subject:
         if found.entry is not None:

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
 
 from ..arrays import Array
 from ..checkpoints.pairing import Pair
 from ..checkpoints.weight import StoredWeight
 from ..expectation import Expectation
 from ..explain import Explanation, explain
+from ..messages import NO_CAUSE
 from .views import reference_of
 
 MOST_NEIGHBOURS = 12
@@ -35,7 +35,7 @@ class Explainer:
             neighbours=neighbours,
         )
         if found is None:
-            notes.append("no known cause: no fault that is known would, undone, bring it back")
+            notes.append(NO_CAUSE)
         return found
 
     def _neighbours(self, pair: Pair) -> list[Pair]:
@@ -59,19 +59,3 @@ def _loader(pair: Pair) -> Callable[[], Array]:
         return reference.reshape(-1, reference.shape[-1]) if reference.ndim == 3 else reference
 
     return load
-
-
-def plain_explanation(found: Explanation) -> dict[str, object]:
-    """As a record has it; None for what is not finite."""
-
-    def finite(value: float) -> float | None:
-        return value if isfinite(value) else None
-
-    return {
-        "fault": found.fault,
-        "sentence": found.sentence,
-        "cosine_before": finite(found.before.cosine),
-        "cosine_after": finite(found.after.cosine),
-        "sqnr_db_before": finite(found.before.sqnr_db),
-        "sqnr_db_after": finite(found.after.sqnr_db),
-    }

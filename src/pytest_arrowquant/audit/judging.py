@@ -14,7 +14,7 @@ from ..checkpoints.pairing import Pair
 from ..checkpoints.weight import StoredWeight
 from ..errors import CheckpointError
 from ..examine import TensorResult, examine
-from ..expectation import DEFAULT_COSINE, Expectation, expect
+from ..expectation import Expectation, bounds_of_width, expect
 from ..explain import Explanation
 from ..metrics import Sums
 from ..row_blocks import AT_A_TIME
@@ -40,6 +40,13 @@ class Judged:
     weight: StoredWeight | None = None
     notes: list[str] = field(default_factory=list)
     explanation: Explanation | None = None
+    folded: bool = False
+
+    @property
+    def checkable(self) -> bool:
+        """True for a quantized weight that passed as it is: faults of it can be told from it."""
+        measured = self.weight is not None and self.result.sums.weights > 0
+        return measured and self.result.passed and not self.folded
 
 
 def judge(
@@ -66,15 +73,8 @@ def judge(
 
 
 def expectation_of(bits: int, marker: Mapping[str, Any], project: Bounds) -> Expectation:
-    """What a weight of this width is held to.
-
-    A width without targets of its own has those of the next narrower one that has; one bit those
-    of two, as the sign alone already gives a cosine of sqrt(2 / pi) = 0.798.
-    """
-    known = {**DEFAULT_COSINE, **project}
-    nearest = max((width for width in known if width <= bits), default=min(known))
-    held = {"cosine": DEFAULT_COSINE.get(nearest), **project.get(nearest, {})}
-    call = {"bits": bits, **{key: bound for key, bound in held.items() if bound is not None}}
+    """What a weight of this width is held to."""
+    call = {"bits": bits, **bounds_of_width(bits, project)}
     return expect(call, marker, project, None, SOURCE)
 
 
@@ -111,7 +111,7 @@ def _quantized(pair: Pair, weight: StoredWeight, folds: Folds, expectation: Expe
             result = again
             notes.append(f"judged after unfolding: {unfolded.text}")
     findings = inspected.findings(alone=False)
-    return Judged(_with(result, *findings), expectation, weight, notes)
+    return Judged(_with(result, *findings), expectation, weight, notes, folded=bool(notes))
 
 
 def _by_itself(pair: Pair, weight: StoredWeight) -> TensorResult:

@@ -10,7 +10,7 @@ from ..calibration import Calibration
 from ..errors import SchemeError, TensorError
 from ..factor import Factor
 from ..kernels import feedback
-from ..scheme import Scheme
+from ..scheme import GroupSize, Scheme
 from ..super_blocks import SuperBlockAffine
 from ..tensor import QuantizedTensor, pack, weight_rows
 from ..vocabulary import WIDTHS
@@ -44,6 +44,11 @@ class Gptq:
             raise SchemeError(f"grid={self.grid!r} is neither an Rtn nor an Mse")
         if not isinstance(self.damping, int | float) or not 0 <= self.damping <= 1:
             raise SchemeError(f"damping={self.damping!r} is not from 0 to 1")
+
+    @property
+    def granularity(self) -> GroupSize:
+        """What is quantized by itself: the errors of a group are made up for in its row."""
+        return "tensor" if self.grid.granularity == "tensor" else "channel"
 
     def quantize(self, weight: object, bits: int, calibration: object = None) -> QuantizedTensor:
         """The codes of `weight` at `bits`, for these inputs.
@@ -97,7 +102,8 @@ class Gptq:
                 codes[part],
                 loss[part],
             )
-        return replace(start, codes=pack(codes, bits), notes=_notes(self, factor)), loss
+        notes = _notes(self, factor)
+        return replace(start, codes=pack(codes, bits), notes=notes, feedback=True), loss
 
 
 def _sweep(

@@ -40,6 +40,7 @@ class Hqq:
 
     name: ClassVar[str] = "hqq"
     bits: ClassVar[tuple[int, ...]] = WIDTHS
+    properties: ClassVar[tuple[str, ...]] = ("monotone", "scale_equivariant")
 
     def __post_init__(self) -> None:
         if not 0 < self.p <= 1:
@@ -50,6 +51,11 @@ class Hqq:
             raise SchemeError(f"kappa={self.kappa!r} is not a number of at least 1")
         if type(self.iterations) is not int or self.iterations < 0:
             raise SchemeError(f"iterations={self.iterations!r} is not a whole number of at least 0")
+
+    @property
+    def granularity(self) -> GroupSize:
+        """What is quantized by itself."""
+        return self.group_size
 
     def quantize(self, weight: object, bits: int, calibration: object = None) -> QuantizedTensor:
         """The codes of `weight` at `bits`; calibration is not used."""

@@ -59,6 +59,19 @@ class Mse:
                 "group_size='tensor' has a single group; super-blocks need several in a tensor"
             )
 
+    @property
+    def granularity(self) -> GroupSize:
+        """What is quantized by itself; a super-block may hold several rows."""
+        return self.group_size if self.super_blocks is None else "tensor"
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """What holds at every width."""
+        if self.super_blocks is not None:
+            return ("monotone",)
+        always = ("monotone", "scale_equivariant")
+        return always if self.zero == "float" else ("zero_kept", *always)
+
     def quantize(self, weight: object, bits: int, calibration: object = None) -> QuantizedTensor:
         """The codes of `weight` at `bits`; calibration is not used."""
         array = as_floating(weight, "weight")

@@ -34,12 +34,22 @@ class R2q:
 
     name: ClassVar[str] = "r2q"
     bits: ClassVar[tuple[int, ...]] = (2,)
+    properties: ClassVar[tuple[str, ...]] = (
+        "monotone",
+        "scale_equivariant",
+        "permutation_equivariant",
+    )
 
     def __post_init__(self) -> None:
         if type(self.rounds) is not int or self.rounds < 0:
             raise SchemeError(f"rounds={self.rounds!r} is not a whole number of at least 0")
         if type(self.mean) is not bool:
             raise SchemeError(f"mean={self.mean!r} is neither True nor False")
+
+    @property
+    def granularity(self) -> GroupSize:
+        """What is quantized by itself."""
+        return self.group_size
 
     def quantize(self, weight: object, bits: int, calibration: object = None) -> QuantizedTensor:
         """The codes of `weight` at 2 bits; calibration is not used."""

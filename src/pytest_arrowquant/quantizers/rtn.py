@@ -7,6 +7,24 @@ from ..scheme import GroupSize, Scheme, Zero
 from ..tensor import QuantizedTensor, quantize
 from ..vocabulary import WIDTHS
 
+HELD: dict[Zero, tuple[str, ...]] = {
+    "none": (
+        "zero_kept",
+        "idempotent",
+        "monotone",
+        "scale_equivariant",
+        "permutation_equivariant",
+    ),
+    "integer": ("zero_kept", "monotone", "scale_equivariant", "permutation_equivariant"),
+    "float": (
+        "idempotent",
+        "monotone",
+        "scale_equivariant",
+        "nested_widths",
+        "permutation_equivariant",
+    ),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Rtn:
@@ -22,6 +40,16 @@ class Rtn:
 
     name: ClassVar[str] = "rtn"
     bits: ClassVar[tuple[int, ...]] = WIDTHS
+
+    @property
+    def granularity(self) -> GroupSize:
+        """What is quantized by itself."""
+        return self.group_size
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """What holds at every width."""
+        return HELD[self.zero]
 
     def quantize(self, weight: object, bits: int, calibration: object = None) -> QuantizedTensor:
         """The codes of `weight` at `bits`; calibration is not used."""

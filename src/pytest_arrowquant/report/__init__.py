@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..options import REPORT_FOLDER, Settings
-from ..records import Plain
+from ..plain import Plain
 
 
 def write_reports(
@@ -15,10 +15,12 @@ def write_reports(
     summary: Plain,
     settings: Settings,
     checkpoint_notes: Sequence[str] = (),
+    invariants: Sequence[Plain] = (),
 ) -> list[Path]:
     """Write accuracy.json, accuracy.txt and the charts into `folder`; returns their paths.
 
-    checkpoint_notes: on an audited checkpoint as a whole.
+    checkpoint_notes: on an audited checkpoint as a whole. invariants: what the project's own
+    quantizers were held to, as Accuracy.check_invariant() has it.
     """
     from ..planning import plan_of_records
     from .charts import write_charts
@@ -34,8 +36,9 @@ def write_reports(
     rollup = rollup_of(audited) if audited else None
     notes, made = list(checkpoint_notes), plan_of_records(records, left)
     plan = made.to_json() if made else None
-    pieces = report_pieces(records, errors, summary, left, settings.seed, rollup, plan, notes)
-    text = report_text(records, errors, summary, left, rollup, plan, notes)
+    held = list(invariants)
+    pieces = report_pieces(records, errors, summary, left, settings.seed, rollup, plan, notes, held)
+    text = report_text(records, errors, summary, left, rollup, plan, notes, held)
     return [
         write_whole(folder / "accuracy.json", (piece.encode() for piece in pieces)),
         write_whole(folder / "accuracy.txt", [text.encode()]),

@@ -2,7 +2,8 @@
 
 from collections import Counter
 
-from ..records import STORED_AS, Plain
+from ..plain import Plain
+from ..records import STORED_AS
 from .ranking import nearest, worst_first
 from .table import lines_of, number
 

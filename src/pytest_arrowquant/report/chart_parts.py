@@ -21,7 +21,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..records import Plain
+from ..plain import Plain
 from .places import Place
 from .ranking import room
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from ..records import Plain
+from ..plain import Plain
 from . import write_whole
 from .audit_text import is_audited
 from .chart_parts import (

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..records import Plain
+from ..plain import Plain
 from .chart_parts import (
     FAILED,
     GREY,

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from ..records import Plain
+from ..plain import Plain
 from .table import Column, lines_of, number, signed, verdict
 
 BASELINE, RECOMMENDED, COMPARATOR = "baseline", "recommended", "q_dit"

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OptionError
-from ..records import SCHEMA, SCHEMA_VERSION, Plain
+from ..plain import Plain
+from ..records import SCHEMA, SCHEMA_VERSION
 
 PACKAGES = ("pytest", "pytest-benchmark", "numpy", "numba", "safetensors", "ml_dtypes")
 ENCODE = json.JSONEncoder(allow_nan=False, check_circular=False).encode
@@ -24,6 +25,7 @@ def report_pieces(
     rollup: Plain | None = None,
     plan: Plain | None = None,
     checkpoint_notes: list[str] | None = None,
+    invariants: list[Plain] | None = None,
 ) -> Iterator[str]:
     """The text of accuracy.json, a piece at a time: an audit's is long.
 
@@ -41,6 +43,7 @@ def report_pieces(
         "checkpoint_notes": checkpoint_notes or [],
         "rollup": rollup,
         "plan": plan,
+        "invariants": invariants or [],
         "records": records,
     }
     yield from _pieces(report, "\n")

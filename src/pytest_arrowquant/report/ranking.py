@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from ..records import Plain
+from ..plain import Plain
 
 COUNTS = (
     *("complete", "dead_columns", "levels", "unequal"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..metrics import Sums, decibels
-from ..records import Plain, finite
+from ..plain import Plain, finite
 from .places import Place, places_of
 from .ranking import rank
 from .table import lines_of, number

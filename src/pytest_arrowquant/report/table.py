@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from ..records import Plain
+from ..plain import Plain
 
 Column = tuple[str, Sequence[str]]  # its title and its cells
 

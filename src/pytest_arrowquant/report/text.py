@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ..records import Plain
+from ..plain import Plain
 from .audit_text import (
     explanation_lines,
     grouped_notes,
@@ -11,6 +11,7 @@ from .audit_text import (
     totals,
     verdict_lines,
 )
+from .findings_text import broken_lines, invariant_lines, selfcheck_lines
 from .gains import comparison_lines, comparison_notes, split
 from .ranking import worst_first
 from .rollup import rollup_lines
@@ -62,6 +63,7 @@ def report_text(
     rollup: Plain | None = None,
     plan: Plain | None = None,
     checkpoint_notes: list[str] | None = None,
+    invariants: list[Plain] | None = None,
 ) -> str:
     """The text of accuracy.txt."""
     single, compared, audited = apart(records)
@@ -77,7 +79,11 @@ def report_text(
         lines += rollup_lines(rollup)
     if plan:
         lines += _section("Plan for the original", plan_lines(plan, audited))
+    held = invariants or []
+    lines += _section("Invariants", invariant_lines(held))
+    lines += _section("Invariants broken", broken_lines(held))
     records = [*single, *compared, *ordered]
+    lines += _section("Self-check", selfcheck_lines(records))
     asserted = [record for record in records if record.get("asserted", True)]
     unasserted = [record for record in records if not record.get("asserted", True)]
     lines += _section("Bounds missed", missed(asserted))

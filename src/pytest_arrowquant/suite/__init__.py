@@ -8,19 +8,21 @@ from typing import Any
 
 import pytest
 
-from ..errors import AccuracyFailure, ArrowQuantError
+from ..errors import AccuracyFailure, ArrowQuantError, InvariantBroken
+from ..fixtures import SETTINGS
 from ..options import Settings
 from ..vocabulary import MODALITIES
+from .quantizers import are_own, quantizers_of, widths_of
 
 
-def collect(session: pytest.Session, settings: Settings) -> list[pytest.Item]:
+def collect(session: pytest.Session) -> list[pytest.Item]:
     """The suite's tests, under ids that depend on nothing of the user's project.
 
     The module is collected as such, not by its path among the arguments: there the project's
     `python_files`, `testpaths`, conftest files or a file of the same name would drop or hide it.
     """
     items: list[pytest.Item] = []
-    for name in _modules(settings):
+    for name in _modules(session.config):
         module = SuiteModule.from_parent(
             session,
             path=Path(__file__).with_name(f"{name}.py"),
@@ -31,32 +33,34 @@ def collect(session: pytest.Session, settings: Settings) -> list[pytest.Item]:
     return items
 
 
-def _modules(settings: Settings) -> list[str]:
-    """The modules that a run asks for; named quantizers are run alone, without the recipes."""
+def _modules(config: pytest.Config) -> list[str]:
+    """The modules that a run asks for; named quantizers are run alone, without the recipes.
+
+    The project's own are held to the invariants, too.
+    """
+    settings = config.stash[SETTINGS]
     if settings.quantized is not None:
         return ["test_audit"]
+    invariants = ["test_invariants"] if are_own(config) else []
     if settings.original is not None:
-        return ["test_checkpoint"]
-    return ["test_accuracy"] if settings.quantizers else ["test_accuracy", "test_optimization"]
+        return ["test_checkpoint", *invariants]
+    recipes = [] if invariants or settings.quantizers else ["test_optimization"]
+    return ["test_accuracy", *recipes, *invariants]
 
 
-def grid(settings: Settings, subjects: Iterable[tuple[str, Any]]) -> list[Any]:
+def grid(config: pytest.Config, subjects: Iterable[tuple[str, Any]]) -> list[Any]:
     """Parameters (name, subject, bits, quantizer) of all that the options leave.
 
-    subjects: what is quantized, by label. The id is the name, like text-int4-mse. A quantizer that
-    needs calibration takes part where it is named; the comparison of recipes has it otherwise.
+    subjects: what is quantized, by label. The id is the name, like text-int4-mse.
     """
-    from ..quantizers import QUANTIZERS, needs_calibration
-
-    quantizers = {name: QUANTIZERS[name]() for name in settings.quantizers or QUANTIZERS}
-    if settings.quantizers is None:
-        quantizers = {k: q for k, q in quantizers.items() if not needs_calibration(q)}
+    quantizers = quantizers_of(config)
+    supported = {name: widths_of(config, quantizer) for name, quantizer in quantizers.items()}
     cases = [
         (f"{label}-int{bits}-{name}", subject, bits, quantizer)
         for label, subject in subjects
-        for bits in settings.bits
+        for bits in sorted({bits for widths in supported.values() for bits in widths})
         for name, quantizer in quantizers.items()
-        if bits in quantizer.bits
+        if bits in supported[name]
     ]
     return [pytest.param(*case, id=case[0]) for case in cases]
 
@@ -81,7 +85,7 @@ def said_plainly() -> Iterator[None]:
     """Fail with the message alone: the source of the suite helps nobody."""
     try:
         yield
-    except (AccuracyFailure, ArrowQuantError) as error:
+    except (AccuracyFailure, InvariantBroken, ArrowQuantError) as error:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 

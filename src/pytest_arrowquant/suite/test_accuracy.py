@@ -16,7 +16,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """The grid that the options leave: ids are like text-int4-mse."""
     settings = metafunc.config.stash[SETTINGS]
     subjects = families(settings).items()
-    metafunc.parametrize(("name", "family", "bits", "quantizer"), grid(settings, subjects))
+    metafunc.parametrize(("name", "family", "bits", "quantizer"), grid(metafunc.config, subjects))
 
 
 @pytest.mark.arrowquant

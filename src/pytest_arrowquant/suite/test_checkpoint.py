@@ -17,7 +17,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     assert settings.original is not None
     tensors = open_checkpoint(settings.original).quantizable
     subjects = [(tensor.name, tensor) for tensor in tensors]
-    metafunc.parametrize(("name", "tensor", "bits", "quantizer"), grid(settings, subjects))
+    metafunc.parametrize(("name", "tensor", "bits", "quantizer"), grid(metafunc.config, subjects))
 
 
 @pytest.mark.arrowquant

@@ -53,8 +53,7 @@ def _load(checkpoint: Checkpoint, name: str) -> StoredWeight:
     if isinstance(decoding, SuperBlockAffine):
         decoding = decoding.expanded(layout, scheme.bits)
     rows = _Rows(replace(tensor, decoding=decoding), decoding.arrays(layout))  # type: ignore[attr-defined]
-    # who rounded is not stored: integer codes may be GPTQ's
-    grid = Grid(scheme.bits, scheme.zero, scheme.group_size, feedback=not binary)
+    grid = Grid(scheme.bits, scheme.zero, scheme.group_size, feedback=tensor.feedback)
     if binary:
         return RestoredWeight(tensor.shape, grid, tensor.nbytes, rows.restore)
     return CodedWeight(tensor.shape, grid, tensor.nbytes, rows.codes)
