@@ -10,6 +10,7 @@ import pytest
 
 from pytest_arrowquant import Domain, QuantizerError, Rtn, roundtrip
 from pytest_arrowquant.codes import Grid
+from pytest_arrowquant.metrics import stored_bytes
 from pytest_arrowquant.quantizers import QUANTIZERS
 from pytest_arrowquant.traits import traits_of
 from pytest_arrowquant.trial import quantized, restored, taken, with_grid
@@ -72,8 +73,16 @@ def test_torch_is_imported_when_it_is_wanted_and_handed_a_copy(monkeypatch, dtyp
     """A stand-in for torch: what is asked of it is from_numpy, and a view as bfloat16."""
 
     class Tensor:
+        nbytes = 4 * 12
+
         def __init__(self, array):
             self.array = array
+
+        def __array__(self, dtype=None, copy=None):
+            return self.array
+
+        def dequantize(self):
+            raise AssertionError("a plain tensor is no quantized result")
 
         def view(self, dtype):
             return Tensor(self.array.view(dtype))
@@ -82,14 +91,18 @@ def test_torch_is_imported_when_it_is_wanted_and_handed_a_copy(monkeypatch, dtyp
     monkeypatch.setitem(sys.modules, "torch", torch)
     seen = []
 
+    Tensor.__module__ = "torch"
+
     def function(tensor):
         seen.append(tensor)
-        return tensor.array.astype(np.float32)
+        return Tensor(tensor.array.astype(np.float32))
 
     weight = WEIGHT.astype(dtype)
     weight.flags.writeable = False
-    values = roundtrip("mine", function, framework="torch").quantize(weight, 4).dequantize()
-    np.testing.assert_array_equal(values, WEIGHT)
+    result = roundtrip("mine", function, framework="torch").quantize(weight, 4)
+    np.testing.assert_array_equal(result.dequantize(), WEIGHT)
+    assert stored_bytes(result) is None
+    assert stored_bytes(result.dequantize()) is None
     assert seen[0].array.dtype == dtype
     assert not np.shares_memory(seen[0].array, weight)
     assert seen[0].array.flags.writeable
@@ -128,6 +141,9 @@ def test_torch_is_not_imported_before():
         ({"properties": ("monotonic",)}, "properties has 'monotonic', which is none of zero_kept"),
         ({"lacks": {"finite": ""}}, "lacks['finite']='' is no reason; say why in words"),
         ({"domain": 32}, "domain=32 is not a Domain"),
+        ({"guards": False}, "quantizer 'mine': guards=False is no mapping of names to reasons"),
+        ({"lacks": ["finite"]}, "quantizer 'mine': lacks=['finite'] is no mapping of names to"),
+        ({"properties": "zero_kept"}, "properties='zero_kept' is not a tuple of zero_kept, "),
         ({"guards": {"flor": "why"}}, "quantizer 'mine': guards: unknown guard 'flor'; valid are"),
         ({"guards": {"floor": ""}}, "guards['floor']='' is no reason; say why in words"),
     ],
@@ -156,7 +172,10 @@ def test_a_domain_that_makes_no_sense_is_refused(keywords, message):
 @pytest.mark.parametrize(
     ("quantizer", "message"),
     [
-        (SimpleNamespace(bits=4), "has name=None; expected a text"),
+        (SimpleNamespace(bits=4), "of type SimpleNamespace has name=None; expected a line of text"),
+        (SimpleNamespace(name="a\nb", bits=4), "expected a line of text"),
+        (halves, "is a function, not a quantizer; roundtrip(name, function) makes one"),
+        (Rtn, "is a class, not a quantizer"),
         (SimpleNamespace(name="mine", bits=4), "quantizer 'mine' has no quantize(weight, bits"),
         (SimpleNamespace(name="mine", quantize=halves), "quantizer 'mine': bits=None is no width"),
     ],
@@ -203,6 +222,8 @@ class Broken:
         (raising, "raised on tensor 'w' (3, 4) float32 at 4 bits: ValueError: no rows"),
         (writing, "weights are handed over read-only and must not be written to"),
         (lambda w: Broken(), "raised in dequantize() on tensor 'w' (3, 4) float32 at 4 bits: "),
+        (lambda w: pytest.skip("not here"), "raised on tensor 'w' (3, 4) float32 at 4 bits: Skip"),
+        (lambda w: Rtn().quantize(w, 3), "at 4 bits: SchemeError: bits=3 is not one of 2, 4, 8"),
         (lambda w: w, "returned its input itself"),
         (lambda w: w[:], "returned tensor 'w' itself, not restored values"),
         (lambda w: w[:2] * 1, "restored shape (2, 4) of tensor 'w' (3, 4) float32 at 4 bits"),
@@ -235,6 +256,18 @@ def test_weights_are_handed_over_as_the_quantizer_takes_them():
     assert not seen[0].flags.writeable
     restored_by(quantizer, WEIGHT.astype(np.float64))
     assert seen[1].dtype == np.float32
+
+
+@pytest.mark.parametrize(("axes", "shape"), [(4, (3, 4, 1, 1)), (3, (3, 4, 1))])
+def test_axes_are_added_for_a_quantizer_of_convolutions(axes, shape):
+    quantizer = roundtrip("mine", lambda w: w * 1, domain=Domain(dimensions=(axes,)))
+    assert restored_by(quantizer).shape == shape
+
+
+def test_a_quantizer_of_vectors_takes_no_rows():
+    quantizer = roundtrip("mine", lambda w: w * 1, domain=Domain(dimensions=(1,)))
+    with pytest.raises(QuantizerError, match=r"takes vectors alone; tensor 'w' has shape \(3, 4\)"):
+        restored_by(quantizer)
 
 
 def test_a_weight_that_the_quantizers_dtype_cannot_hold_is_said():

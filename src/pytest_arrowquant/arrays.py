@@ -61,6 +61,17 @@ def require_finite(array: Array, name: str) -> None:
         raise TensorError(f"{name} has {first_non_finite(array)}; every value must be finite")
 
 
+def dequantizes(value: object) -> bool:
+    """True for a quantized result; a plain tensor of torch has a method of that name, too."""
+    if not callable(getattr(value, "dequantize", None)):
+        return False
+    own = any(
+        "dequantize" in vars(kind) and kind.__module__.partition(".")[0] != "torch"
+        for kind in type(value).__mro__
+    )
+    return own or not _is_array(value) or bool(getattr(value, "is_quantized", False))
+
+
 def _is_array(value: object) -> bool:
     return hasattr(value, "__array__") or hasattr(value, "__dlpack__")
 

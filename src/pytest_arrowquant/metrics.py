@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from .arrays import Array, as_floating, as_rows, require_finite
+from .arrays import Array, as_floating, as_rows, dequantizes, require_finite
 from .errors import TensorError
 from .kernels import structure
 from .row_blocks import Block, RowBlocks
@@ -304,13 +304,13 @@ def restored_values(restored: Any, name: str) -> Any:
 
 def restored_array(restored: Any, name: str) -> Array:
     """All restored values."""
-    values = restored.dequantize() if hasattr(restored, "dequantize") else restored
+    values = restored.dequantize() if dequantizes(restored) else restored
     return as_floating(values, name)
 
 
 def stored_bytes(restored: Any) -> int | None:
     """The bytes that a quantized result says it takes; None for a plain array."""
-    if not hasattr(restored, "dequantize"):
+    if not dequantizes(restored):
         return None
     nbytes = getattr(restored, "nbytes", None)
     return None if nbytes is None else int(nbytes)

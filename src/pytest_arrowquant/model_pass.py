@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array, as_floating, require_finite
+from .calibration import Calibration
 from .errors import TensorError
 from .examine import TensorResult, examine
 from .expectation import Expectation
@@ -74,7 +75,6 @@ class Pass:
         """
         if not self.layers:
             return
-        self._warm()
         steps = self._steps()
         if benchmark is not None:
             benchmark.pedantic(
@@ -87,7 +87,8 @@ class Pass:
         """Quantize and restore a row of ones, so that no timing pays for a compiler."""
         columns = lcm(64, self.traits.domain.columns_multiple)
         ones = taken(np.ones((1, columns), np.float32), self.traits, "a row of ones")
-        self._quantize("a row of ones", ones, np.eye(columns, dtype=np.float32))
+        tokens = Calibration.of(np.eye(columns, dtype=np.float32))
+        self._quantize("a row of ones", ones, tokens)
         restored(self.quantized, self.traits, ones, self.bits, "a row of ones")
 
     def _quantize(self, name: str, weight: Array, calibration: Any) -> None:
@@ -97,6 +98,7 @@ class Pass:
 
     def _steps(self) -> Iterator[tuple[str, Array, Any]]:
         """Yields what to quantize, and examines what was made of it when the next is asked for."""
+        self._warm()
         for layer in self.layers:
             name = f"tensor {layer.name!r}"
             weight = as_floating(layer.weight, name)

@@ -172,9 +172,15 @@ def plan_of_records(records: Sequence[Plain], left: Sequence[Plain]) -> Plan | N
 
     It is that of plan() with the quantizer that needs no calibration and was best, Mse, or the
     first there is. left: the tensors that none was put on, as a report has them. None where the
-    records are of something else.
+    records are of something else, or of quantizers that do not say what they store.
     """
-    made = [r for r in records if r["subject"]["kind"] == "checkpoint" and not r.get("stored_as")]
+    made = [
+        record
+        for record in records
+        if record["subject"]["kind"] == "checkpoint"
+        and not record.get("stored_as")
+        and record["metrics"]["stored_bytes"] is not None
+    ]
     names = {record["quantizer"]["name"] for record in made}
     if not made:
         return None

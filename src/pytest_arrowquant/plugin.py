@@ -111,10 +111,10 @@ def pytest_configure(config: pytest.Config) -> None:
             from .suite.test_audit import audit_of
 
             audit_of(config)
-        elif settings.accuracy or settings.quantizers:
-            from .suite.quantizers import quantizers_of
+        elif settings.accuracy:
+            from .suite.quantizers import known_quantizers
 
-            quantizers_of(config)
+            known_quantizers(config)
             if settings.original is not None:
                 _require_quantizable(settings.original)
     except (OptionError, CheckpointError, QuantizerError) as error:

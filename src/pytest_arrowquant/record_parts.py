@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from math import isfinite, prod
 from statistics import fmean, pstdev
 from typing import Any
@@ -130,10 +130,18 @@ def quantizer_json(quantizer: Any) -> Plain:
 
     Of somebody's own, options that are no plain values are left out.
     """
-    is_instance = is_dataclass(quantizer) and not isinstance(quantizer, type)
-    options = asdict(quantizer) if is_instance else {}
-    plain = {name: value for name, value in options.items() if is_plain(value)}
-    return {"name": quantizer.name, "options": plain}
+    return {"name": quantizer.name, "options": _options(quantizer) or {}}
+
+
+def _options(value: Any) -> Any:
+    """The fields of a dataclass that are plain, and of dataclasses in them; else the value."""
+    if not is_dataclass(value) or isinstance(value, type):
+        return value if is_plain(value) else None
+    named = {part.name: getattr(value, part.name) for part in fields(value)}
+    plain = {name: _options(option) for name, option in named.items()}
+    return {
+        name: option for name, option in plain.items() if option is not None or named[name] is None
+    }
 
 
 def explanation_json(found: Explanation) -> Plain:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from .arrays import Array
+from .arrays import Array, dequantizes
 from .errors import QuantizerError
 from .scheme import GroupSize
 from .traits import Domain, Property, Traits, traits_of
@@ -68,7 +68,7 @@ class RoundTrip:
         made = self.function(given, **keywords)
         if made is given:
             raise QuantizerError(f"quantizer {self.name!r} returned its input itself")
-        return made if callable(getattr(made, "dequantize", None)) else Result(made)
+        return made if dequantizes(made) else Result(made)
 
     def _handed(self, array: Array) -> Any:
         """The array, or a torch tensor of it, which shares its memory only if it is writeable."""
@@ -119,9 +119,9 @@ def roundtrip(
         granularity=granularity,
         judge=judge,
         properties=properties,
-        lacks=lacks or {},
-        guards=guards or {},
-        domain=domain or Domain(),
+        lacks={} if lacks is None else lacks,
+        guards={} if guards is None else guards,
+        domain=Domain() if domain is None else domain,
         needs_calibration="calibration" in keywords,
     )
     traits = traits_of(declared)

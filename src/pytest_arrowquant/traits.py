@@ -1,7 +1,8 @@
 """What a quantizer says of itself: its widths, the weights it takes, and what holds of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 from .arrays import FLOATS
@@ -94,8 +95,17 @@ def traits_of(quantizer: Any) -> Traits:
     if isinstance(known, Traits):
         return known
     name = getattr(quantizer, "name", None)
-    if not isinstance(name, str) or not name.strip():
-        raise QuantizerError(f"quantizer {quantizer!r} has name={name!r}; expected a text")
+    if isinstance(quantizer, type) or (callable(quantizer) and name is None):
+        kind = "class" if isinstance(quantizer, type) else "function"
+        raise QuantizerError(
+            f"{quantizer!r} is a {kind}, not a quantizer; roundtrip(name, function) makes one of a "
+            "function"
+        )
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        raise QuantizerError(
+            f"a quantizer of type {type(quantizer).__name__} has name={name!r}; expected a line of "
+            "text"
+        )
     if not callable(getattr(quantizer, "quantize", None)):
         raise QuantizerError(
             f"quantizer {name!r} has no quantize(weight, bits, calibration=None); "
@@ -113,9 +123,9 @@ def _checked(quantizer: Any, name: str) -> Traits:
         _widths(getattr(quantizer, "bits", None)),
         _granularity(getattr(quantizer, "granularity", None)),
         getattr(quantizer, "judge", "weights"),
-        tuple(getattr(quantizer, "properties", ())),
-        dict(getattr(quantizer, "lacks", {})),
-        dict(getattr(quantizer, "guards", {})),
+        _several(getattr(quantizer, "properties", ())),
+        _reasons(quantizer, "lacks"),
+        _reasons(quantizer, "guards"),
         getattr(quantizer, "domain", Domain()),
         bool(getattr(quantizer, "needs_calibration", False)),
     )
@@ -135,14 +145,27 @@ def _checked(quantizer: Any, name: str) -> Traits:
 
 
 def _widths(bits: Any) -> tuple[int, ...]:
-    given = (bits,) if isinstance(bits, int) else bits
-    if (
-        not isinstance(given, tuple | list)
-        or not given
-        or any(type(width) is not int or not 1 <= width <= WIDEST for width in given)
-    ):
+    given = _several((bits,) if isinstance(bits, Integral) else bits)
+    if not given or not all(_is_width(width) for width in given):
         raise QuantizerError(f"bits={bits!r} is no width from 1 to {WIDEST}, nor several")
-    return tuple(sorted(set(given)))
+    return tuple(sorted({int(width) for width in given}))
+
+
+def _is_width(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and 1 <= int(value) <= WIDEST
+
+
+def _several(value: Any) -> Any:
+    """As a tuple, if it is a list or the like; a text is none."""
+    listed = isinstance(value, Iterable) and not isinstance(value, str | Mapping)
+    return tuple(value) if listed else value
+
+
+def _reasons(quantizer: Any, what: str) -> dict[str, str]:
+    given = getattr(quantizer, what, {})
+    if not isinstance(given, Mapping):
+        raise QuantizerError(f"{what}={given!r} is no mapping of names to reasons")
+    return dict(given)
 
 
 def _granularity(value: Any) -> GroupSize | None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import FLOATS, Array, as_floating
+from .arrays import FLOATS, Array, as_floating, dequantizes
 from .case import grid_of
 from .codes import Grid
 from .errors import ArrowQuantError, QuantizerError
@@ -13,6 +13,7 @@ from .metrics import stored_bytes
 from .scheme import rows_and_columns
 from .traits import Traits
 
+ENDS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 CASTS = ("float32", "bfloat16", "float16", "float64")  # what a weight is cast to, if it must be
 
 
@@ -25,7 +26,12 @@ def taken(weight: Array, traits: Traits, name: str) -> Array:
     """
     domain = traits.domain
     if weight.ndim not in domain.dimensions:
-        weight = weight.reshape(rows_and_columns(weight.shape))
+        axes = next((axes for axes in (2, 3, 4) if axes in domain.dimensions), None)
+        if axes is None:
+            raise QuantizerError(
+                f"quantizer {traits.name!r} takes vectors alone; {name} has shape {weight.shape}"
+            )
+        weight = weight.reshape(*rows_and_columns(weight.shape), *(1,) * (axes - 2))
     if weight.dtype.name not in domain.dtypes:
         dtype = next(name for name in CASTS if name in domain.dtypes)
         with np.errstate(over="ignore"):
@@ -51,11 +57,11 @@ def quantized(
     given = (weight, bits, calibration) if traits.needs_calibration else (weight, bits)
     try:
         result = quantizer.quantize(*given)
-    except ArrowQuantError:
+    except (QuantizerError, *ENDS):
         raise
-    except Exception as error:
+    except BaseException as error:  # of a test framework's skip(), too
         raise _raised(traits, "", weight, bits, name, error) from error
-    if not callable(getattr(result, "dequantize", None)):
+    if not dequantizes(result):
         raise QuantizerError(
             f"quantizer {traits.name!r} returned a {type(result).__name__} for {name}, which has "
             "no dequantize()"
@@ -70,9 +76,9 @@ def restored(result: Any, traits: Traits, weight: Array, bits: int, name: str) -
     """
     try:
         values = result.dequantize()
-    except ArrowQuantError:
+    except (QuantizerError, *ENDS):
         raise
-    except Exception as error:
+    except BaseException as error:
         raise _raised(traits, " in dequantize()", weight, bits, name, error) from error
     try:
         array = as_floating(values, "what it restored")
@@ -108,7 +114,7 @@ def with_grid(result: Any, values: Array, traits: Traits, bits: int) -> Restored
 
 
 def _raised(
-    traits: Traits, where: str, weight: Array, bits: int, name: str, error: Exception
+    traits: Traits, where: str, weight: Array, bits: int, name: str, error: BaseException
 ) -> QuantizerError:
     said = f"{type(error).__name__}: {error}"
     wrote = "read-only" in str(error)

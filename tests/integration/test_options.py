@@ -167,15 +167,14 @@ def test_a_bad_ini_value_is_a_usage_error_that_names_the_setting(project, kind, 
     assert_usage_error(project.runpytest(), f"ERROR: {name}: {said}")
 
 
-@pytest.mark.parametrize("arguments", [(), ("--arrowquant-accuracy",)])
-def test_a_quantizer_that_there_is_not_is_a_usage_error(project, arguments):
+def test_a_quantizer_that_there_is_not_is_a_usage_error(project):
     said = (
         "arrowquant_quantizers: 'awq' is none of the built-in quantizers rtn, mse, hqq, r2q, gptq"
     )
-    result = project.runpytest("--arrowquant-quantizers=awq", *arguments)
+    result = project.runpytest("--arrowquant-quantizers=awq", "--arrowquant-accuracy")
     assert_usage_error(result, f"ERROR: {said}")
     write_ini(project, "pytest.ini", "arrowquant_quantizers", "awq")
-    assert_usage_error(project.runpytest(*arguments), f"ERROR: {said}")
+    assert_usage_error(project.runpytest("--arrowquant-accuracy"), f"ERROR: {said}")
 
 
 def test_a_report_without_a_folder_is_a_usage_error(project):

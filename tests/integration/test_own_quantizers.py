@@ -120,7 +120,9 @@ def test_what_is_broken_stands_in_the_reports(broken):
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        ("return [3]", "quantizer 3 has name=None; expected a text"),
+        ("return [3]", "of type int has name=None; expected a line of text"),
+        ("import pytest; pytest.skip('no library')", "_quantizers raised Skipped: no library"),
+        ("return roundtrip('a', abs, lacks={'finit': 'x'})", "lacks has 'finit', which is none of"),
         ("return []", "pytest_arrowquant_quantizers returned no quantizer"),
         ("return None", "pytest_arrowquant_quantizers returned no quantizer"),
         ("return [Rtn(), Rtn()]", "two quantizers are called 'rtn'"),
@@ -183,8 +185,12 @@ def test_what_a_quantizer_lacks_is_tried_and_said_and_fails_nothing(pytester):
     result.stdout.fnmatch_lines(["whole int8: *lacks rows_independent (one scale for all)"])
 
 
-def test_the_originals_weights_are_quantized_by_the_projects_own(pytester):
-    conftest(pytester, "return [Rtn()]")
+BARE = "roundtrip('mine', lambda w, b: Rtn().quantize(w, b).dequantize(), (2, 4, 8))"
+
+
+@pytest.mark.parametrize("returned", ["[Rtn()]", BARE])
+def test_the_originals_weights_are_quantized_by_the_projects_own(pytester, returned):
+    conftest(pytester, f"return {returned}")
     pytester.makepyfile(
         make="""
         import numpy as np
@@ -198,6 +204,53 @@ def test_the_originals_weights_are_quantized_by_the_projects_own(pytester):
         "--arrowquant-accuracy", "--arrowquant-original=m.safetensors", "-k", "test_tensor"
     )
     result.assert_outcomes(passed=3)
+    assert len(read_report(pytester.path / ".arrowquant")["records"]) == 3
+
+
+def test_an_object_that_needs_calibration_is_given_one(pytester):
+    pytester.makeconftest(
+        """
+        import numpy as np
+        from pytest_arrowquant import Rtn
+
+        class Fed:
+            name, bits, needs_calibration = "fed", 4, True
+
+            def quantize(self, weight, bits, calibration):
+                assert calibration.inputs.shape[1] == weight[0].size, weight.shape
+                return Rtn().quantize(weight, bits)
+
+        def pytest_arrowquant_quantizers(config):
+            yield Fed()
+        """
+    )
+    result = pytester.runpytest(*OPTIONS, "-k", "test_model")
+    result.assert_outcomes(passed=1)
+
+
+def test_a_conftest_found_while_collecting_has_its_say(pytester):
+    conftest(pytester, "return [Rtn()]")
+    folder = pytester.mkpydir("deeper")
+    (folder / "conftest.py").write_text(
+        "from pytest_arrowquant import Mse\n"
+        "def pytest_arrowquant_quantizers(config): return [Mse()]\n"
+    )
+    (folder / "test_it.py").write_text("def test_it(): pass\n")
+    result = pytester.runpytest(*OPTIONS, "--arrowquant-quantizers=mse", "--collect-only", "-q")
+    assert "int4-mse" in result.stdout.str()
+
+
+def test_widths_that_no_quantizer_has_are_a_usage_error(pytester):
+    conftest(pytester, "return roundtrip('mine', lambda w: w * 1, bits=3)")
+    result = pytester.runpytest_subprocess(*OPTIONS, "--arrowquant-bits=4")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*none of the quantizers mine has any of the widths 4*"])
+
+
+def test_nothing_is_left_on_disk(pytester):
+    conftest(pytester, "return [Rtn()]")
+    pytester.runpytest(*OPTIONS, "-k", "int4-finite").assert_outcomes(passed=1)
+    assert not (pytester.path / ".hypothesis").exists()
 
 
 def test_without_the_accuracy_run_the_hook_is_not_asked(pytester):

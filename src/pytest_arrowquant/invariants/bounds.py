@@ -7,6 +7,8 @@ import numpy as np
 
 from ..arrays import Array
 from ..calibration import Calibration
+from ..case import grid_of
+from ..codes import Grid
 from ..examine import examine
 from ..expectation import bounds_of_width, expect
 from ..messages import failure
@@ -30,15 +32,17 @@ def error_bounded(quantizer: Any, weight: object, bits: int, calibration: object
     one where an extreme clips), but tables of floats have wider steps (NF4 0.15, E2M1 with
     scales of powers of two 0.25 of the largest), and a search may clip. Added: the rounding of a
     scale to bfloat16, 2^-9, 8 roundings in the coarsest dtype, and 2^-126, below which no scale is.
+    Where the result says what its codes stand for, half the widest gap of these if that is more.
     Not of units whose range may exceed float32, nor of a quantizer judged by outputs.
     """
     attempt = Attempt.on("error_bounded", quantizer, weight, bits, calibration)
-    found = attempt.restore(attempt.weight)
+    result, found = attempt.round_trip(attempt.weight)
     units = attempt.units(attempt.weight)
     largest = units.largest(attempt.weight)
     with np.errstate(invalid="ignore", over="ignore"):
         rms = units.rms(found.astype(np.float64) - attempt.weight.astype(np.float64))
-    allowed = _allowed(2.0 ** (2 - bits), largest, attempt.weight, found)
+    share = max(2.0 ** (2 - bits), _half_a_gap(grid_of(result)))
+    allowed = _allowed(share, largest, attempt.weight, found)
     off = np.flatnonzero(~(rms <= allowed))
     if off.size:
         at = int(off[0])
@@ -134,6 +138,14 @@ def accurate(quantizer: Any, weight: object, bits: int, calibration: object = No
     said = failure([found], expectation, None)
     if said:
         raise attempt.broken(said.replace("\n", "\n  "))
+
+
+def _half_a_gap(grid: Grid | None) -> float:
+    """Half of the widest gap between what codes stand for, over the largest of that; else 0."""
+    if grid is None or not grid.table:
+        return 0.0
+    levels = np.unique(np.asarray(grid.table, np.float64))
+    return float(np.diff(levels).max(initial=0) / 2 / np.abs(levels).max())
 
 
 def _squares(quantizer: Any, weight: Array, bits: int) -> Array:

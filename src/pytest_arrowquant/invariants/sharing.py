@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array
+from ..case import grid_of
 from .attempt import Attempt, plainly, text
 from .samples import unlike
 from .units import Units
@@ -80,9 +81,11 @@ def levels(quantizer: Any, weight: object, bits: int, calibration: object = None
     most = int(np.argmax(distinct))
     if distinct[most] > 2**bits:
         values = np.unique(ordered[most]).astype(found.dtype)
+        known = attempt.traits.granularity or grid_of(result)
+        guess = "" if known else f"; runs of {sharing} are assumed: declare granularity"
         raise attempt.broken(
             f"{units.place(most)} has {distinct[most]} values, expected at most {2**bits}: "
-            f"{text(values)}"
+            f"{text(values)}{guess}"
         )
 
 

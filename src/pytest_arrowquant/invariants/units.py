@@ -51,10 +51,6 @@ class Units:
         values = np.pad(self.cut(array), ((0, 0), (0, -self.length % self.size)), "edge")
         return values.reshape(-1, self.size)
 
-    def joined(self, units: Array, shape: tuple[int, ...]) -> Array:
-        """The inverse of `each`, without what filled up short units."""
-        return np.ascontiguousarray(units.reshape(self.rows, -1)[:, : self.length]).reshape(shape)
-
     def place(self, unit: int) -> str:
         """Where a unit lies, in words; they are counted row by row."""
         row, index = divmod(unit, len(self._starts))

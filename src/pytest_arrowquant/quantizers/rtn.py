@@ -51,6 +51,13 @@ class Rtn:
         """What holds at every width."""
         return HELD[self.zero]
 
+    @property
+    def lacks(self) -> dict[str, str]:
+        """What it lacks of what all must have, and why."""
+        if self.zero != "float":
+            return {}
+        return {"accurate": "at 2 bits zero may be no level, and a row of small weights be lost"}
+
     def quantize(self, weight: object, bits: int, calibration: object = None) -> QuantizedTensor:
         """The codes of `weight` at `bits`; calibration is not used."""
         return quantize(weight, Scheme(bits, self.zero, self.group_size))

@@ -12,7 +12,9 @@ from ..errors import OptionError
 from ..plain import Plain
 from ..records import SCHEMA, SCHEMA_VERSION
 
-PACKAGES = ("pytest", "pytest-benchmark", "numpy", "numba", "safetensors", "ml_dtypes")
+PACKAGES = (
+    "pytest", "pytest-benchmark", "numpy", "numba", "hypothesis", "safetensors", "ml_dtypes"
+)  # fmt: skip
 ENCODE = json.JSONEncoder(allow_nan=False, check_circular=False).encode
 
 

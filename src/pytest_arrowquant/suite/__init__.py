@@ -12,7 +12,7 @@ from ..errors import AccuracyFailure, ArrowQuantError, InvariantBroken
 from ..fixtures import SETTINGS
 from ..options import Settings
 from ..vocabulary import MODALITIES
-from .quantizers import are_own, quantizers_of, widths_of
+from .quantizers import are_own, quantizers_of, require_some, widths_of
 
 
 def collect(session: pytest.Session) -> list[pytest.Item]:
@@ -21,6 +21,8 @@ def collect(session: pytest.Session) -> list[pytest.Item]:
     The module is collected as such, not by its path among the arguments: there the project's
     `python_files`, `testpaths`, conftest files or a file of the same name would drop or hide it.
     """
+    if session.config.stash[SETTINGS].quantized is None:
+        require_some(session.config)
     items: list[pytest.Item] = []
     for name in _modules(session.config):
         module = SuiteModule.from_parent(
