@@ -112,9 +112,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
             audit_of(config)
         elif settings.accuracy:
-            from .suite.quantizers import known_quantizers
+            from .suite.quantizers import require_known
 
-            known_quantizers(config)
+            require_known(config)
             if settings.original is not None:
                 _require_quantizable(settings.original)
     except (OptionError, CheckpointError, QuantizerError) as error:

@@ -147,6 +147,13 @@ def test_names_choose_among_the_projects_own(pytester):
     result.stderr.fnmatch_lines(["*'mse' is none of the project quantizers rtn, mine*"])
 
 
+def test_a_wrong_name_is_told_with_workers_too(pytester):
+    conftest(pytester, "return [Rtn()]")
+    result = pytester.runpytest_subprocess(*OPTIONS, "--arrowquant-quantizers=mse", "-n2")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*'mse' is none of the project quantizers rtn*"])
+
+
 def test_a_width_of_their_own_is_held_to_the_targets_of_the_next_narrower(pytester):
     pytester.makeconftest(
         """

@@ -60,6 +60,18 @@ def widths_of(config: pytest.Config, quantizer: Any) -> list[int]:
     return [bits for bits in supported if bits in asked or (everything and bits not in WIDTHS)]
 
 
+def require_known(config: pytest.Config) -> None:
+    """Raise QuantizerError for what is wrong already at the start.
+
+    Names are looked up when all is collected, as a conftest file may be found then; but with
+    workers, whose errors at that time nobody hears, now.
+    """
+    if config.getoption("dist", "no") == "no":
+        known_quantizers(config)
+    else:
+        quantizers_of(config)
+
+
 def require_some(config: pytest.Config) -> None:
     """Raise QuantizerError where the options leave no quantizer, or none of its widths."""
     quantizers = quantizers_of(config)
