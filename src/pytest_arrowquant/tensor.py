@@ -139,7 +139,9 @@ def _quantize_tensor(rows: Array, out: QuantizedTensor, affine: Affine) -> bool:
     if not rows.size:
         return True
     scheme = out.scheme
-    finite, low, high = encode.extent(rows.reshape(-1), False)
+    finite, low, high = encode.extent(
+        rows.reshape(-1).view(np.int32), 0, rows.size, scheme.symmetric
+    )
     if not finite:
         return False
     affine.scale[...], zero_point, minimum = encode.parameters(

@@ -8,15 +8,18 @@ import numba
 Function = Callable[..., Any]
 
 
-def kernel(*, reassociate: bool = False) -> Callable[[Function], Function]:
+def kernel(*, reassociate: bool = False, inline: bool = False) -> Callable[[Function], Function]:
     """Compile on the first call, and keep the machine code on disk where a cache can be written.
 
-    `reassociate` lets sums be reordered, and so vectorised; never for what makes codes.
+    `reassociate` lets sums be reordered, and so vectorised; never for what makes codes. `inline` is
+    for what runs once a group: a call counts references to arrays, which takes as long as the
+    group, and hides from LLVM how often a loop turns.
     """
     options: dict[str, Any] = {
         "nogil": True,
         "error_model": "numpy",
         "fastmath": {"reassoc"} if reassociate else False,
+        "forceinline": inline,
     }
 
     def decorate(function: Function) -> Function:

@@ -17,75 +17,85 @@ from ._jit import kernel
 MAGNITUDE = np.int64(0x7FFFFFFFFFFFFFFF)
 
 
-@kernel()
-def _value(byte, index, bits, scale, zero_point, minimum):
-    """The value of code `index` in a byte."""
-    code = np.uint8(np.uint8(byte >> np.uint8(index * bits)) & np.uint8((1 << bits) - 1))
-    return (np.float32(code) - zero_point) * scale + minimum
+# Groups are restored in chunks of a literal length, for the reasons that encode.py gives.
+CHUNK = 64
 
 
-@kernel()
-def _unpack(packed, scale, zero_point, minimum, out, bits):
-    """The bytes of one group into its values; `bits` is constant, so the inner loop unrolls."""
-    per_byte = 8 // bits
-    whole = out.size // per_byte
-    if bits == 8:
-        for k in range(whole):
-            out[k] = _value(packed[k], 0, 8, scale, zero_point, minimum)
-    elif bits == 4:
-        for k in range(whole):
-            out[2 * k] = _value(packed[k], 0, 4, scale, zero_point, minimum)
-            out[2 * k + 1] = _value(packed[k], 1, 4, scale, zero_point, minimum)
-    else:
-        for k in range(whole):
-            out[4 * k] = _value(packed[k], 0, 2, scale, zero_point, minimum)
-            out[4 * k + 1] = _value(packed[k], 1, 2, scale, zero_point, minimum)
-            out[4 * k + 2] = _value(packed[k], 2, 2, scale, zero_point, minimum)
-            out[4 * k + 3] = _value(packed[k], 3, 2, scale, zero_point, minimum)
-    for i in range(out.size - whole * per_byte):
-        out[whole * per_byte + i] = _value(packed[whole], i, bits, scale, zero_point, minimum)
+@kernel(inline=True)
+def _unpack_int4(packed, pairs):
+    """Each byte as two codes of a byte, one little-endian number."""
+    for k in range(packed.size):
+        byte = np.uint16(packed[k])
+        pairs[k] = np.uint16(np.uint16(byte | np.uint16(byte << np.uint16(4))) & np.uint16(0x0F0F))
 
 
-@kernel()
-def _dequantize_row(codes, size, scale, zero_point, minimum, r, out, bits):
+@kernel(inline=True)
+def _unpack_int2(packed, fours):
+    """Each byte as four codes of a byte, one little-endian number."""
+    for k in range(packed.size):
+        byte = np.uint32(packed[k])
+        pairs = np.uint32(byte | np.uint32(byte << np.uint32(12)))
+        fours[k] = np.uint32(
+            np.uint32(pairs | np.uint32(pairs << np.uint32(6))) & np.uint32(0x03030303)
+        )
+
+
+@kernel(inline=True)
+def _chunk_values(codes, start, count, scale, zero_point, minimum, out):
+    for i in range(count):
+        at = start + np.uint64(i)
+        out[at] = (np.float32(codes[at]) - zero_point) * scale + minimum
+
+
+@kernel(inline=True)
+def _values(codes, start, stop, scale, zero_point, minimum, out):
+    """Fill out[start:stop]."""
+    for at in range(start, stop, CHUNK):
+        if stop - at >= CHUNK:
+            _chunk_values(codes, np.uint64(at), CHUNK, scale, zero_point, minimum, out)
+        else:
+            rest = min(stop - at, CHUNK)
+            _chunk_values(codes, np.uint64(at), rest, scale, zero_point, minimum, out)
+
+
+@kernel(inline=True)
+def _dequantize_row(codes, size, scale, zero_point, minimum, r, buffer, pairs, fours, out, bits):
     """Row r of the values."""
     symmetric_zero = np.float32(0) if minimum.size else np.float32(1 << (bits - 1))
+    if bits == 4:
+        _unpack_int4(codes[r], pairs)
+    elif bits == 2:
+        _unpack_int2(codes[r], fours)
+    unpacked = codes[r] if bits == 8 else buffer
     for j in range(scale.shape[1]):
-        start = j * size
-        stop = min(start + size, out.size)
         z = np.float32(zero_point[r, j]) if zero_point.size else symmetric_zero
         m = minimum[r, j] if minimum.size else np.float32(0)
-        packed = codes[r, start * bits // 8 : (stop * bits + 7) // 8]
-        _unpack(packed, scale[r, j], z, m, out[start:stop], bits)
-
-
-@kernel()
-def _largest_error(reference, restored):
-    """max |w - restored|: the bits of a float64 without its sign order like an integer,
-    whose maximum vectorises where that of floats does not."""
-    largest = np.int64(0)
-    for i in range(reference.size):
-        error = np.float64(reference[i]) - np.float64(restored[i])
-        largest = max(largest, np.int64(np.float64(error).view(np.int64) & MAGNITUDE))
-    return np.int64(largest).view(np.float64)
+        _values(unpacked, j * size, min(j * size + size, out.size), scale[r, j], z, m, out)
 
 
 @kernel(reassociate=True)
 def _deviate_row(reference, restored, sums):
-    """The four sums of one row."""
+    """The four sums of one row.
+
+    The bits of a float64 without its sign order like an integer, whose maximum vectorises where
+    that of floats does not.
+    """
     reference_energy = 0.0
     restored_energy = 0.0
     error_energy = 0.0
+    largest = np.int64(0)
     for i in range(reference.size):
         w = np.float64(reference[i])
         v = np.float64(restored[i])
+        error = w - v
         reference_energy += w * w
         restored_energy += v * v
-        error_energy += (w - v) * (w - v)
+        error_energy += error * error
+        largest = max(largest, np.int64(np.float64(error).view(np.int64) & MAGNITUDE))
     sums[0] = reference_energy
     sums[1] = restored_energy
     sums[2] = error_energy
-    sums[3] = _largest_error(reference, restored)
+    sums[3] = np.int64(largest).view(np.float64)
 
 
 @kernel()
@@ -95,18 +105,24 @@ def deviate(reference, restored, sums):
         _deviate_row(reference[r], restored[r], sums[r])
 
 
-@kernel()
+@kernel(inline=True)
 def _dequantize(codes, size, scale, zero_point, minimum, out, bits):
+    buffer = np.empty(codes.shape[1] * 4, np.uint8)
+    pairs, fours = buffer.view(np.uint16), buffer.view(np.uint32)
     for r in range(out.shape[0]):
-        _dequantize_row(codes, size, scale, zero_point, minimum, r, out[r], bits)
+        _dequantize_row(
+            codes, size, scale, zero_point, minimum, r, buffer, pairs, fours, out[r], bits
+        )
 
 
-@kernel()
+@kernel(inline=True)
 def _compare(reference, codes, size, scale, zero_point, minimum, sums, bits):
     """The sums of packed codes against the reference; only one row is ever restored."""
+    buffer = np.empty(codes.shape[1] * 4, np.uint8)
+    pairs, fours = buffer.view(np.uint16), buffer.view(np.uint32)
     row = np.empty(reference.shape[1], np.float32)
     for r in range(reference.shape[0]):
-        _dequantize_row(codes, size, scale, zero_point, minimum, r, row, bits)
+        _dequantize_row(codes, size, scale, zero_point, minimum, r, buffer, pairs, fours, row, bits)
         _deviate_row(reference[r], row, sums[r])
 
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from ._jit import kernel
 
-SIGN_OFF = np.uint32(0x7FFFFFFF)
 MAGNITUDE = np.int32(0x7FFFFFFF)
 INFINITY = np.int32(0x7F800000)
 NEGATIVE_INFINITY = np.int32(-0x00800000)
@@ -23,49 +22,93 @@ TINY = np.float32(2.0**-126)  # smallest normal float32: a smaller scale has no 
 MOST = np.float32(np.finfo(np.float32).max * (1 - 2.0**-10))  # rounding cannot overflow from here
 HALF_MOST = np.float32(MOST / 2)
 
+# Loops over a group run in chunks of a literal length, which LLVM vectorises without a remainder:
+# a length known at run time only was measured to cost half the speed at 64 weights. Shorter
+# chunks than these LLVM unrolls into scalar code. Indices are unsigned, as a signed one might
+# count from the end.
+CHUNK = 64
+CODE_CHUNK = 32
+BLOCK = 1024  # weights taken through each step together: groups overlap, and memory keeps up
 
-@kernel()
-def _largest_magnitude(bits):
-    """max |x| as the bits of a float32: integers vectorise, and NaN and infinity win."""
-    largest = np.uint32(0)
-    for i in range(bits.size):
-        largest = max(largest, np.uint32(bits[i] & SIGN_OFF))
-    return np.int32(largest)
+
+@kernel(inline=True)
+def _chunk_peak(words, start, count):
+    """The largest magnitude, as the bits of a float32 whose sign was moved to the lowest bit.
+
+    Integers vectorise, and NaN and infinity win; of equal magnitudes, the negative.
+    """
+    peak = np.uint32(0)
+    for i in range(count):
+        word = np.int32(words[start + np.uint64(i)]).view(np.uint32)
+        peak = max(
+            peak, np.uint32(np.uint32(word << np.uint32(1)) | np.uint32(word >> np.uint32(31)))
+        )
+    return peak
 
 
-@kernel()
+@kernel(inline=True)
 def _ordered(bits):
     """An integer that orders like the float with these bits; its own inverse."""
     return np.int32(bits ^ np.int32(np.int32(bits >> np.int32(31)) & MAGNITUDE))
 
 
-@kernel()
-def _ordered_extent(bits):
+@kernel(inline=True)
+def _chunk_extent(words, start, count):
     """Smallest and largest x as ordered integers; NaN lies beyond the infinities."""
     lowest = MAGNITUDE
     highest = np.int32(-MAGNITUDE)
-    for i in range(bits.size):
-        key = _ordered(bits[i])
+    for i in range(count):
+        key = _ordered(words[start + np.uint64(i)])
         lowest = min(lowest, key)
         highest = max(highest, key)
     return lowest, highest
 
 
-@kernel()
-def extent(group, magnitude_only):
-    """(finite, low, high) of a group; (-max |x|, max |x|) where that is all that is needed."""
-    if magnitude_only:
-        largest = _largest_magnitude(group.view(np.uint32))
-        high = np.int32(largest).view(np.float32)
-        return largest < INFINITY, -high, high
-    lowest, highest = _ordered_extent(group.view(np.int32))
+@kernel(inline=True)
+def _peak(words, start, stop):
+    """(finite, low, high) where one of the two is the value of largest magnitude, the other 0."""
+    peak = np.uint32(0)
+    for at in range(start, stop, CHUNK):
+        if stop - at >= CHUNK:
+            peak = max(peak, _chunk_peak(words, np.uint64(at), CHUNK))
+        else:
+            peak = max(peak, _chunk_peak(words, np.uint64(at), min(stop - at, CHUNK)))
+    bits = np.int32(peak >> np.uint32(1))
+    sign = np.int32(np.uint32(peak << np.uint32(31)).view(np.int32))
+    value = np.int32(bits | sign).view(np.float32)
+    low = value if sign else np.float32(0)
+    return bits < INFINITY, low, value - low
+
+
+@kernel(inline=True)
+def _extent(words, start, stop):
+    """(finite, smallest, largest)."""
+    lowest = MAGNITUDE
+    highest = np.int32(-MAGNITUDE)
+    for at in range(start, stop, CHUNK):
+        if stop - at >= CHUNK:
+            low, high = _chunk_extent(words, np.uint64(at), CHUNK)
+        else:
+            low, high = _chunk_extent(words, np.uint64(at), min(stop - at, CHUNK))
+        lowest = min(lowest, low)
+        highest = max(highest, high)
     finite = highest < INFINITY and lowest > _ordered(NEGATIVE_INFINITY)
-    low = np.int32(_ordered(lowest)).view(np.float32)
-    high = np.int32(_ordered(highest)).view(np.float32)
-    return finite, low, high
+    low_bits, high_bits = _ordered(lowest), _ordered(highest)
+    return finite, np.int32(low_bits).view(np.float32), np.int32(high_bits).view(np.float32)
 
 
 @kernel()
+def extent(words, start, stop, symmetric):
+    """(finite, low, high) of x[start:stop], of which `words` are the bits as int32.
+
+    Symmetric: the value of largest magnitude, negative where two are, and 0 as the other end.
+    """
+    if symmetric:
+        return _peak(words, start, stop)
+    return _extent(words, start, stop)
+
+
+@kernel(inline=True)
 def parameters(low, high, bits, integer_zero, float_zero):
     """(scale, zero point, minimum) of round-to-nearest for values from low to high.
 
@@ -79,9 +122,9 @@ def parameters(low, high, bits, integer_zero, float_zero):
         half = np.float32(1 << (bits - 1))
         if bits > 2:
             return max(max(-low, high) / (half - np.float32(1)), TINY), half, np.float32(0)
-        if -low >= high:
-            return max(-low / half, TINY), half, np.float32(0)
-        return min(-high / half, -TINY), half, np.float32(0)
+        negative = -low >= high  # a choice between values, as a branch would often be mispredicted
+        scale = max((-low if negative else high) / half, TINY)
+        return (scale if negative else -scale), half, np.float32(0)
     if integer_zero:
         low = min(low, np.float32(0))
         high = max(high, np.float32(0))
@@ -95,106 +138,137 @@ def parameters(low, high, bits, integer_zero, float_zero):
     return scale, zero_point, np.float32(0)
 
 
-@kernel()
-def _code(value, inverse, zero_point, minimum, lowest, levels):
-    """u = clip(rint((x - minimum) / scale) + zero_point, lowest, levels), clipped while a float."""
-    code = np.rint((value - minimum) * inverse) + zero_point
-    code = code if code > lowest else lowest
-    return np.uint8(np.int32(code if code < levels else levels))
+@kernel(inline=True)
+def _chunk_codes(row, start, count, inverse, zero_point, minimum, lowest, levels, out):
+    """Clipped while a float, and before rounding: the bounds are whole, so it is all the same."""
+    low, high, zero = lowest - zero_point, levels - zero_point, np.int32(zero_point)
+    for i in range(count):
+        at = start + np.uint64(i)
+        place = (row[at] - minimum) * inverse
+        place = place if place > low else low
+        place = place if place < high else high
+        out[at] = np.uint8(np.int32(np.int32(np.rint(place)) + zero))
 
 
-@kernel()
-def _join(low, high, shift):
-    return np.uint8(low | np.uint8(high << np.uint8(shift)))
-
-
-@kernel()
-def _pack(group, scale, zero_point, minimum, lowest, packed, bits):
-    """The codes of one group into its bytes; written out a width, which is what vectorises."""
+@kernel(inline=True)
+def _codes(row, start, stop, scale, zero_point, minimum, lowest, levels, out):
+    """The codes of row[start:stop], a byte each."""
     inverse = np.float32(1) / scale
-    levels = np.float32((1 << bits) - 1)
-    per_byte = 8 // bits
-    whole = group.size // per_byte
-    if bits == 8:
-        for k in range(whole):
-            packed[k] = _code(group[k], inverse, zero_point, minimum, lowest, levels)
-    elif bits == 4:
-        for k in range(whole):
-            low = _code(group[2 * k], inverse, zero_point, minimum, lowest, levels)
-            high = _code(group[2 * k + 1], inverse, zero_point, minimum, lowest, levels)
-            packed[k] = _join(low, high, 4)
-    else:
-        for k in range(whole):
-            first = _code(group[4 * k], inverse, zero_point, minimum, lowest, levels)
-            second = _code(group[4 * k + 1], inverse, zero_point, minimum, lowest, levels)
-            third = _code(group[4 * k + 2], inverse, zero_point, minimum, lowest, levels)
-            fourth = _code(group[4 * k + 3], inverse, zero_point, minimum, lowest, levels)
-            packed[k] = _join(_join(first, second, 2), _join(third, fourth, 2), 4)
-    rest = group.size - whole * per_byte
-    if rest:
-        byte = np.uint8(0)
-        for i in range(rest):
-            code = _code(group[whole * per_byte + i], inverse, zero_point, minimum, lowest, levels)
-            byte = _join(byte, code, i * bits)
-        packed[whole] = byte
+    for at in range(start, stop, CODE_CHUNK):
+        u = np.uint64(at)
+        if stop - at >= CODE_CHUNK:
+            _chunk_codes(row, u, CODE_CHUNK, inverse, zero_point, minimum, lowest, levels, out)
+        else:
+            rest = min(stop - at, CODE_CHUNK)
+            _chunk_codes(row, u, rest, inverse, zero_point, minimum, lowest, levels, out)
 
 
-@kernel()
+@kernel(inline=True)
+def _pack_int4(pairs, start, stop, packed):
+    """Two codes of a byte each, read as one little-endian number, into a byte."""
+    for k in range(np.uint64(start), np.uint64(stop)):
+        pair = pairs[k]
+        packed[k] = np.uint8(np.uint16(pair | np.uint16(pair >> np.uint16(4))) & np.uint16(0xFF))
+
+
+@kernel(inline=True)
+def _pack_int2(fours, start, stop, packed):
+    """Four codes of a byte each, read as one little-endian number, into a byte."""
+    for k in range(np.uint64(start), np.uint64(stop)):
+        four = fours[k]
+        pairs = np.uint32(four | np.uint32(four >> np.uint32(6)))
+        byte = np.uint32(pairs | np.uint32(pairs >> np.uint32(12)))
+        packed[k] = np.uint8(byte & np.uint32(0xFF))
+
+
+@kernel(inline=True)
+def _pack(pairs, fours, start, stop, packed, bits):
+    """Codes from start, the first of a byte, to stop; those of 8 bits are where they belong."""
+    first, last = start * bits // 8, (stop * bits + 7) // 8
+    if bits == 4:
+        _pack_int4(pairs, first, last, packed)
+    elif bits == 2:
+        _pack_int2(fours, first, last, packed)
+
+
+@kernel(inline=True)
 def _quantize(x, size, codes, scale, zero_point, minimum, bits):
     """Round each group to nearest; False where one holds NaN or infinity."""
     integer_zero, float_zero = zero_point.size > 0, minimum.size > 0
-    magnitude_only = bits > 2 and not (integer_zero or float_zero)
-    lowest = np.float32(1) if magnitude_only else np.float32(0)
-    all_finite = True
+    symmetric = not (integer_zero or float_zero)
+    lowest = np.float32(1) if symmetric and bits > 2 else np.float32(0)
+    levels = np.float32((1 << bits) - 1)
+    columns, groups = x.shape[1], scale.shape[1]
+    step = max(BLOCK // size, 1)
+    all_words = x.view(np.int32)
+    low, high = np.empty(groups, np.float32), np.empty(groups, np.float32)
+    zero, least = np.empty(groups, np.float32), np.empty(groups, np.float32)
+    buffer = np.zeros((columns + 7) // 8 * 8, np.uint8)
+    pairs, fours = buffer.view(np.uint16), buffer.view(np.uint32)
     for r in range(x.shape[0]):
-        for j in range(scale.shape[1]):
-            start = j * size
-            stop = min(start + size, x.shape[1])
-            group = x[r, start:stop]
-            finite, low, high = extent(group, magnitude_only)
-            all_finite = all_finite and finite
-            s, z, m = parameters(low, high, bits, integer_zero, float_zero)
-            scale[r, j] = s
-            if integer_zero:
-                zero_point[r, j] = np.uint8(z)
-            if float_zero:
-                minimum[r, j] = m
-            packed = codes[r, start * bits // 8 : (stop * bits + 7) // 8]
-            _pack(group, s, z, m, lowest, packed, bits)
-    return all_finite
+        row, words, packed = x[r], all_words[r], codes[r]
+        unpacked = packed if bits == 8 else buffer
+        for first in range(0, groups, step):
+            last = min(first + step, groups)
+            for j in range(first, last):
+                stop = min(j * size + size, columns)
+                if symmetric:
+                    finite, low[j], high[j] = _peak(words, j * size, stop)
+                else:
+                    finite, low[j], high[j] = _extent(words, j * size, stop)
+                if not finite:
+                    return False
+            for j in range(first, last):
+                s, z, m = parameters(low[j], high[j], bits, integer_zero, float_zero)
+                scale[r, j], zero[j], least[j] = s, z, m
+                if integer_zero:
+                    zero_point[r, j] = np.uint8(z)
+                if float_zero:
+                    minimum[r, j] = m
+            for j in range(first, last):
+                stop = min(j * size + size, columns)
+                s, z, m = scale[r, j], zero[j], least[j]
+                _codes(row, j * size, stop, s, z, m, lowest, levels, unpacked)
+            _pack(pairs, fours, first * size, min(last * size, columns), packed, bits)
+    return True
 
 
-@kernel()
+@kernel(inline=True)
 def _encode(x, size, scale, zero_point, minimum, codes, bits):
     """Codes under the parameters that are given."""
     symmetric = not (zero_point.size or minimum.size)
     default_zero = np.float32(1 << (bits - 1)) if symmetric else np.float32(0)
     lowest = np.float32(1) if symmetric and bits > 2 else np.float32(0)
+    levels = np.float32((1 << bits) - 1)
+    columns = x.shape[1]
+    buffer = np.zeros((columns + 7) // 8 * 8, np.uint8)
+    pairs, fours = buffer.view(np.uint16), buffer.view(np.uint32)
     for r in range(x.shape[0]):
+        row = x[r]
+        unpacked = codes[r] if bits == 8 else buffer
         for j in range(scale.shape[1]):
-            start = j * size
-            stop = min(start + size, x.shape[1])
+            stop = min(j * size + size, columns)
             z = np.float32(zero_point[r, j]) if zero_point.size else default_zero
             m = minimum[r, j] if minimum.size else np.float32(0)
-            packed = codes[r, start * bits // 8 : (stop * bits + 7) // 8]
-            _pack(x[r, start:stop], scale[r, j], z, m, lowest, packed, bits)
+            _codes(row, j * size, stop, scale[r, j], z, m, lowest, levels, unpacked)
+        _pack(pairs, fours, 0, columns, codes[r], bits)
 
 
 @kernel()
 def fit(x, size, bits, integer_zero, float_zero, scale, zero_point, minimum):
     """The parameters of every group of finite rows, float32 (rows, groups), at any width."""
-    magnitude_only = bits > 2 and not (integer_zero or float_zero)
+    symmetric = not (integer_zero or float_zero)
     for r in range(x.shape[0]):
+        words = x[r].view(np.int32)
         for j in range(scale.shape[1]):
-            group = x[r, j * size : min(j * size + size, x.shape[1])]
-            _, low, high = extent(group, magnitude_only)
+            _, low, high = extent(words, j * size, min(j * size + size, x.shape[1]), symmetric)
             s, z, m = parameters(low, high, bits, integer_zero, float_zero)
             scale[r, j] = s
             zero_point[r, j] = z
             minimum[r, j] = m
 
 
-@kernel()
+@kernel(inline=True)
 def _round_group(group, scale, zero_point, minimum, lowest, levels, out):
     """What the codes of one group stand for, without making them."""
     inverse = np.float32(1) / scale
