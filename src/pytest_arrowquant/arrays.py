@@ -48,6 +48,11 @@ def common_dtype(*arrays: Array) -> type[np.floating[Any]]:
     return np.float64 if wide else np.float32
 
 
+def limits_of(dtype: np.dtype[Any]) -> Any:
+    """What `finfo` says of a floating dtype, bfloat16 included."""
+    return ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+
+
 def first_non_finite(array: Array) -> str:
     """Where the first NaN or infinity stands, in words: 'nan at index (3, 7)'."""
     flat = int(np.argmin(np.isfinite(array)))

@@ -10,12 +10,11 @@ from functools import partial
 from math import ceil, floor, gcd, log2, prod
 from typing import Any, get_args
 
-import ml_dtypes
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from .arrays import Array
+from .arrays import Array, limits_of
 from .calibration import Calibration
 from .errors import QuantizerError, SchemeError, TensorError
 from .models.draw import KINDS, Kind
@@ -132,7 +131,7 @@ def _inwards(end: float, dtype: np.dtype[Any], towards: float) -> float:
 
 def _span(name: str, domain: Domain) -> _Span:
     dtype = np.dtype(name)
-    limits: Any = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+    limits = limits_of(dtype)
     smallest = max(domain.smallest, float(limits.smallest_subnormal), LEAST_FLOAT32)
     largest = min(domain.largest, float(limits.max))
     least, most = _inwards(smallest, dtype, np.inf), _inwards(largest, dtype, 0)

@@ -52,6 +52,11 @@ class Domain:
                 f"magnitudes within 0 and {LARGEST:g}"
             )
 
+    @property
+    def axes_of_rows(self) -> int | None:
+        """The fewest axes that a weight of rows and columns may have; None where vectors alone."""
+        return next((axes for axes in (2, 3, 4) if axes in self.dimensions), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Traits:

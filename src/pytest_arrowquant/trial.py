@@ -1,15 +1,14 @@
 """One call of somebody's quantizer: what it restores, or what it did wrong, by its name."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from .arrays import FLOATS, Array, as_floating, dequantizes
-from .case import grid_of
 from .codes import Grid
 from .errors import ArrowQuantError, QuantizerError
 from .examine import Restored
-from .metrics import stored_bytes
 from .scheme import rows_and_columns
 from .traits import Traits
 
@@ -26,7 +25,7 @@ def taken(weight: Array, traits: Traits, name: str) -> Array:
     """
     domain = traits.domain
     if weight.ndim not in domain.dimensions:
-        axes = next((axes for axes in (2, 3, 4) if axes in domain.dimensions), None)
+        axes = domain.axes_of_rows
         if axes is None:
             raise QuantizerError(
                 f"quantizer {traits.name!r} takes vectors alone; {name} has shape {weight.shape}"
@@ -107,10 +106,10 @@ def restored(result: Any, traits: Traits, weight: Array, bits: int, name: str) -
 
 def with_grid(result: Any, values: Array, traits: Traits, bits: int) -> Restored:
     """The values with what the result says of its size and groups, or else what is declared."""
-    grid = grid_of(result)
-    if grid is None and traits.granularity is not None:
-        grid = Grid(bits, None, traits.granularity)
-    return Restored(values, stored_bytes(result), grid)
+    whole = Restored.of(values, result)
+    if whole.grid is None and traits.granularity is not None:
+        return replace(whole, grid=Grid(bits, None, traits.granularity))
+    return whole
 
 
 def _raised(

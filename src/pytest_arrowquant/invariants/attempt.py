@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 
 from .. import trial
-from ..arrays import Array, as_floating
+from ..arrays import Array, as_floating, limits_of
 from ..case import grid_of
 from ..errors import InvariantBroken, TensorError
 from ..scheme import GroupSize, rows_and_columns
@@ -157,18 +157,14 @@ def eps(*arrays: Array) -> float:
 
     That is what parameters are held in at best, whatever the dtypes of weight and result.
     """
-    return max(FLOAT32_EPS, *(float(_finfo(array).eps) for array in arrays))
+    return max(FLOAT32_EPS, *(float(limits_of(array.dtype).eps) for array in arrays))
 
 
 def rounding(largest: Array, *arrays: Array) -> Array:
     """What a few roundings in any of these dtypes make of values up to `largest`, at most."""
-    finest = max(float(_finfo(array).smallest_subnormal) for array in arrays)
+    finest = max(float(limits_of(array.dtype).smallest_subnormal) for array in arrays)
     slack: Array = OPERATIONS * (eps(*arrays) / 2 * largest + finest) + SMALLEST_NORMAL
     return slack
-
-
-def _finfo(array: Array) -> Any:
-    return ml_dtypes.finfo(array.dtype)  # type: ignore[no-untyped-call]
 
 
 def place(index: int, shape: tuple[int, ...]) -> str:

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
-from ..arrays import Array
+from ..arrays import Array, limits_of
 from ..traits import Domain
 from .attempt import Attempt, eps, plainly, rounding
 from .samples import within
@@ -176,7 +175,7 @@ def _far_from_ends(weight: Array, domain: Domain, factor: float) -> bool:
     magnitudes = magnitudes[magnitudes > 0]
     if not magnitudes.size:
         return False
-    tiny = float(ml_dtypes.finfo(weight.dtype).tiny)  # type: ignore[no-untyped-call]
+    tiny = float(limits_of(weight.dtype).tiny)
     low = max(DOWNSCALED, ROOM * tiny, domain.smallest)
     high = min(UPSCALED, domain.largest)
     ends = np.array([magnitudes.min(), magnitudes.max()])

@@ -3,10 +3,9 @@
 from functools import lru_cache
 from math import floor, log2
 
-import ml_dtypes
 import numpy as np
 
-from ..arrays import Array
+from ..arrays import Array, limits_of
 from ..calibration import Calibration
 from ..traits import Domain, Traits
 
@@ -29,7 +28,7 @@ def unlike(weight: Array, domain: Domain) -> Array:
         largest = 2.0 ** min(0, floor(log2(domain.largest)))
         filled = np.full_like(weight, max(largest, domain.smallest))
         return filled if within(filled, domain) else weight
-    finfo = ml_dtypes.finfo(weight.dtype)  # type: ignore[no-untyped-call]
+    finfo = limits_of(weight.dtype)
     factor = -1.0
     if 4 * peak <= min(domain.largest, float(finfo.max)):
         factor = -4.0
@@ -42,7 +41,7 @@ def unlike(weight: Array, domain: Domain) -> Array:
 def at_ends(weight: Array, domain: Domain) -> tuple[Array, ...]:
     """The weight scaled to the smallest numbers of its dtype in the domain, and to the largest."""
     magnitudes = np.abs(weight.astype(np.float64))
-    finfo = ml_dtypes.finfo(weight.dtype)  # type: ignore[no-untyped-call]
+    finfo = limits_of(weight.dtype)
     smallest = max(domain.smallest, float(finfo.smallest_subnormal), LEAST_FLOAT32)
     largest = min(domain.largest, float(finfo.max))
     peak = float(magnitudes.max())
@@ -88,7 +87,7 @@ def held(traits: Traits, values: Array) -> Array:
     """The values moved away from 0 by the domain's smallest magnitude, which takes no detail."""
     domain = traits.domain
     moved = np.minimum(np.abs(values) + domain.smallest * ROUNDED, domain.largest / ROUNDED)
-    axes = next((axes for axes in (2, 3, 4) if axes in domain.dimensions), 1)
+    axes = domain.axes_of_rows or 1
     shape = (*values.shape, *(1,) * (axes - 2)) if axes > 1 else (values.size,)
     dtype = next(name for name in DTYPES if name in domain.dtypes)
     return np.copysign(moved, values).reshape(shape).astype(dtype)

@@ -16,7 +16,6 @@ from ._jit import kernel
 
 MAGNITUDE = np.int64(0x7FFFFFFFFFFFFFFF)
 
-
 # Groups are restored in chunks of a literal length, for the reasons that encode.py gives.
 CHUNK = 64
 
