@@ -19,6 +19,7 @@ LAYERS = (
     "arrays",
     "traits",
     "round_trip",
+    "row_threads",
     "decoding",
     "binary_terms",
     "super_blocks",

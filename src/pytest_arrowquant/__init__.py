@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .round_trip import roundtrip
     from .scheme import Scheme
     from .super_blocks import SuperBlocks
-    from .tensor import QuantizedTensor, quantize
+    from .tensor import QuantizedTensor, quantize, quantize_and_compare
     from .traits import Domain
 
 _HOMES = {
@@ -67,6 +67,7 @@ _HOMES = {
     "measure": "metrics",
     "plan": "planning",
     "quantize": "tensor",
+    "quantize_and_compare": "tensor",
     "roundtrip": "round_trip",
     "save_checkpoint": "checkpoints.saving",
     "synthetic_model": "models",
@@ -107,6 +108,7 @@ __all__ = [
     "measure",
     "plan",
     "quantize",
+    "quantize_and_compare",
     "roundtrip",
     "save_checkpoint",
     "synthetic_model",

@@ -12,6 +12,7 @@ from .scheme import rows_and_columns
 
 Array = npt.NDArray[Any]
 FLOATS = ("float16", "bfloat16", "float32", "float64")
+NATIVE = frozenset(np.dtype(kind) for kind in ("f2", ml_dtypes.bfloat16, "f4", "f8"))
 
 
 def as_floating(value: object, name: str) -> Array:
@@ -20,7 +21,7 @@ def as_floating(value: object, name: str) -> Array:
     Takes whatever has `__array__` or DLPack. Raises TensorError for any other type of number.
     """
     array = _as_array(value, name)
-    if array.dtype.name not in FLOATS:
+    if array.dtype not in NATIVE and array.dtype.name not in FLOATS:  # a name is slow to get
         kind = (
             f"an array of {array.dtype}" if array.shape or _is_array(value) else _described(value)
         )
@@ -34,6 +35,8 @@ def as_rows(array: Array, dtype: type[np.generic]) -> Array:
     For kernels to read: one of a read-only array is marked writeable, as numba would compile
     every kernel a second time for it.
     """
+    if array.dtype == dtype and array.flags.carray:
+        return array.reshape(rows_and_columns(array.shape))
     rows = np.require(array, dtype, ["C", "A"]).reshape(rows_and_columns(array.shape))
     if rows.flags.writeable:
         return rows

@@ -11,6 +11,7 @@ from .arrays import Array
 from .decoding import Take
 from .errors import SchemeError
 from .kernels import binary, decode
+from .row_threads import over_rows
 from .scheme import Layout, Scheme
 
 NO_MEAN = np.empty((0, 0), ml_dtypes.bfloat16)
@@ -71,18 +72,36 @@ class BinaryTerms:
         """See Decoding."""
         binary.encode(rows, layout.group_size, *self.arrays(layout), codes)
 
-    def dequantize(self, codes: Array, layout: Layout, bits: int, out: Array) -> None:
+    def dequantize(
+        self, codes: Array, layout: Layout, bits: int, out: Array, threads: int = 1
+    ) -> None:
         """See Decoding."""
-        binary.dequantize(codes, layout.group_size, *self.arrays(layout), out)
+        size, parts = layout.group_size, self.arrays(layout)
 
-    def compare(self, rows: Array, codes: Array, layout: Layout, bits: int, sums: Array) -> None:
+        def restore(at: slice) -> None:
+            binary.dequantize(codes[at], size, *(part[at] for part in parts), out[at])
+
+        over_rows(restore, layout.rows, layout.columns, threads)
+
+    def compare(
+        self,
+        rows: Array,
+        codes: Array,
+        layout: Layout,
+        bits: int,
+        sums: Array,
+        threads: int = 1,
+    ) -> None:
         """See Decoding."""
-        parameters = self.arrays(layout)
+        size, parts = layout.group_size, self.arrays(layout)
         step = max(AT_A_TIME // max(layout.columns, 1), 1)
-        restored = np.empty((min(step, layout.rows), layout.columns), np.float32)
-        for start in range(0, layout.rows, step):
-            at = slice(start, start + step)
-            some = [part[at] for part in parameters]
-            out = restored[: len(rows[at])]
-            binary.dequantize(codes[at], layout.group_size, *some, out)
-            decode.deviate(rows[at], out, sums[at])
+
+        def compare(block: slice) -> None:
+            restored = np.empty((min(step, layout.rows), layout.columns), np.float32)
+            for start in range(block.start, block.stop, step):
+                at = slice(start, min(start + step, block.stop))
+                out = restored[: at.stop - at.start]
+                binary.dequantize(codes[at], size, *(part[at] for part in parts), out)
+                decode.deviate(rows[at], out, sums[at])
+
+        over_rows(compare, layout.rows, layout.columns, threads)

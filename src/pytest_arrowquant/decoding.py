@@ -8,6 +8,7 @@ import numpy as np
 
 from .arrays import Array
 from .kernels import decode, encode
+from .row_threads import over_rows
 from .scheme import Layout, Scheme
 
 NO_ZERO_POINT = np.empty((0, 0), np.uint8)
@@ -38,10 +39,20 @@ class Decoding(Protocol):
     def encode(self, rows: Array, layout: Layout, bits: int, codes: Array) -> None:
         """Fill `codes` with those nearest to finite float32 rows under these parameters."""
 
-    def dequantize(self, codes: Array, layout: Layout, bits: int, out: Array) -> None:
+    def dequantize(
+        self, codes: Array, layout: Layout, bits: int, out: Array, threads: int = 1
+    ) -> None:
         """Fill `out`, float32 (rows, columns), with the values of the codes."""
 
-    def compare(self, rows: Array, codes: Array, layout: Layout, bits: int, sums: Array) -> None:
+    def compare(
+        self,
+        rows: Array,
+        codes: Array,
+        layout: Layout,
+        bits: int,
+        sums: Array,
+        threads: int = 1,
+    ) -> None:
         """Fill `sums`, float64 (rows, 4), as kernels/decode.py says, against float rows."""
 
 
@@ -100,12 +111,33 @@ class Affine:
 
     def encode(self, rows: Array, layout: Layout, bits: int, codes: Array) -> None:
         """See Decoding."""
-        encode.ENCODE[bits](rows, layout.group_size, *self.arrays(layout), codes)
+        encode.encode(rows, layout.group_size, bits, *self.arrays(layout), codes)
 
-    def dequantize(self, codes: Array, layout: Layout, bits: int, out: Array) -> None:
+    def dequantize(
+        self, codes: Array, layout: Layout, bits: int, out: Array, threads: int = 1
+    ) -> None:
         """See Decoding."""
-        decode.DEQUANTIZE[bits](codes, layout.group_size, *self.arrays(layout), out)
+        size, parts = layout.group_size, self.arrays(layout)
 
-    def compare(self, rows: Array, codes: Array, layout: Layout, bits: int, sums: Array) -> None:
+        def restore(at: slice) -> None:
+            decode.dequantize(codes[at], size, bits, *(part[at] for part in parts), out[at])
+
+        over_rows(restore, layout.rows, layout.columns, threads)
+
+    def compare(
+        self,
+        rows: Array,
+        codes: Array,
+        layout: Layout,
+        bits: int,
+        sums: Array,
+        threads: int = 1,
+    ) -> None:
         """See Decoding."""
-        decode.COMPARE[bits](rows, codes, layout.group_size, *self.arrays(layout), sums)
+        size, parts = layout.group_size, self.arrays(layout)
+
+        def compare(at: slice) -> None:
+            some = (part[at] for part in parts)
+            decode.compare(rows[at], codes[at], size, bits, *some, sums[at])
+
+        over_rows(compare, layout.rows, layout.columns, threads)

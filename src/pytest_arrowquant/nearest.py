@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 
 from .arrays import Array
-from .kernels import encode, structure, tables
+from .kernels import decode, encode, structure, tables
 from .row_blocks import rows_of
 from .scheme import GroupSize, Zero, rows_and_columns
 
@@ -57,7 +57,7 @@ class Nearest:
             scale, zero_point, minimum = np.empty(shape, np.float32)
             encode.fit(rows, size, self.bits, integer, floating, scale, zero_point, minimum)
         lowest = np.float32(self.zero == "none" and self.bits > 2)
-        encode.round_trip(rows, size, self.bits, lowest, scale, zero_point, minimum, out)
+        decode.round_trip(rows, size, self.bits, lowest, scale, zero_point, minimum, out)
         return out
 
     def errors(self, rows: Array, low: Array, high: Array) -> Array:

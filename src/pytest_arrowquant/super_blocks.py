@@ -132,10 +132,20 @@ class SuperBlockAffine:
         """See Decoding."""
         self.expanded(layout, bits).encode(rows, layout, bits, codes)
 
-    def dequantize(self, codes: Array, layout: Layout, bits: int, out: Array) -> None:
+    def dequantize(
+        self, codes: Array, layout: Layout, bits: int, out: Array, threads: int = 1
+    ) -> None:
         """See Decoding."""
-        self.expanded(layout, bits).dequantize(codes, layout, bits, out)
+        self.expanded(layout, bits).dequantize(codes, layout, bits, out, threads)
 
-    def compare(self, rows: Array, codes: Array, layout: Layout, bits: int, sums: Array) -> None:
+    def compare(
+        self,
+        rows: Array,
+        codes: Array,
+        layout: Layout,
+        bits: int,
+        sums: Array,
+        threads: int = 1,
+    ) -> None:
         """See Decoding."""
-        self.expanded(layout, bits).compare(rows, codes, layout, bits, sums)
+        self.expanded(layout, bits).compare(rows, codes, layout, bits, sums, threads)

@@ -8,7 +8,9 @@ import numba
 Function = Callable[..., Any]
 
 
-def kernel(*, reassociate: bool = False, inline: bool = False) -> Callable[[Function], Function]:
+def kernel(
+    *, reassociate: bool = False, fuse: bool = False, inline: bool = False
+) -> Callable[[Function], Function]:
     """Compile on the first call, and keep the machine code on disk where a cache can be written.
 
     `reassociate` lets sums be reordered, and so vectorised; never for what makes codes. `inline` is
@@ -18,7 +20,7 @@ def kernel(*, reassociate: bool = False, inline: bool = False) -> Callable[[Func
     options: dict[str, Any] = {
         "nogil": True,
         "error_model": "numpy",
-        "fastmath": {"reassoc"} if reassociate else False,
+        "fastmath": {flag for flag, on in (("reassoc", reassociate), ("contract", fuse)) if on},
         "forceinline": inline,
     }
 

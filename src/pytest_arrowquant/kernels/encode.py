@@ -24,11 +24,16 @@ HALF_MOST = np.float32(MOST / 2)
 
 # Loops over a group run in chunks of a literal length, which LLVM vectorises without a remainder:
 # a length known at run time only was measured to cost half the speed at 64 weights. Shorter
-# chunks than these LLVM unrolls into scalar code. Indices are unsigned, as a signed one might
-# count from the end.
+# chunks LLVM unrolls into scalar code. Indices are unsigned, as a signed one might count from
+# the end.
 CHUNK = 64
-CODE_CHUNK = 32
 BLOCK = 1024  # weights taken through each step together: groups overlap, and memory keeps up
+
+# What codes take besides multiplying and rounding, (minimum, floor, ceiling); each takes a tenth
+# of the time, so that it is left out where it changes nothing.
+PLAIN = (False, False, False)
+MINIMUM = (True, False, False)
+CEILING = (False, False, True)
 
 
 @kernel(inline=True)
@@ -64,48 +69,80 @@ def _chunk_extent(words, start, count):
     return lowest, highest
 
 
-@kernel(inline=True)
-def _peak(words, start, stop):
-    """(finite, low, high) where one of the two is the value of largest magnitude, the other 0."""
-    peak = np.uint32(0)
-    for at in range(start, stop, CHUNK):
-        if stop - at >= CHUNK:
-            peak = max(peak, _chunk_peak(words, np.uint64(at), CHUNK))
-        else:
-            peak = max(peak, _chunk_peak(words, np.uint64(at), min(stop - at, CHUNK)))
-    bits = np.int32(peak >> np.uint32(1))
-    sign = np.int32(np.uint32(peak << np.uint32(31)).view(np.int32))
-    value = np.int32(bits | sign).view(np.float32)
-    low = value if sign else np.float32(0)
-    return bits < INFINITY, low, value - low
+# A loop over groups is a function of its own, without a choice in it: numba would count references
+# in every block, which takes as long as the codes of a group. Each takes `count` groups from
+# `start` on, and keeps what it makes of group j at j; the last may be cut short at `end`.
 
 
 @kernel(inline=True)
-def _extent(words, start, stop):
-    """(finite, smallest, largest)."""
-    lowest = MAGNITUDE
-    highest = np.int32(-MAGNITUDE)
-    for at in range(start, stop, CHUNK):
-        if stop - at >= CHUNK:
-            low, high = _chunk_extent(words, np.uint64(at), CHUNK)
-        else:
-            low, high = _chunk_extent(words, np.uint64(at), min(stop - at, CHUNK))
-        lowest = min(lowest, low)
-        highest = max(highest, high)
-    finite = highest < INFINITY and lowest > _ordered(NEGATIVE_INFINITY)
-    low_bits, high_bits = _ordered(lowest), _ordered(highest)
-    return finite, np.int32(low_bits).view(np.float32), np.int32(high_bits).view(np.float32)
+def _whole_peaks(words, start, size, count, ends):
+    """The peak of groups that are whole chunks."""
+    for j in range(count):
+        peak = np.uint32(0)
+        for _ in range(size // CHUNK):
+            peak = max(peak, _chunk_peak(words, start, CHUNK))
+            start += np.uint64(CHUNK)
+        ends[0, j] = np.int32(peak)
+
+
+@kernel(inline=True)
+def _peaks(words, start, size, count, end, ends):
+    for j in range(count):
+        at = start + j * size
+        ends[0, j] = np.int32(_chunk_peak(words, at, min(size, end - at)))
+
+
+@kernel(inline=True)
+def _whole_extents(words, start, size, count, ends):
+    """The extent of groups that are whole chunks."""
+    for j in range(count):
+        lowest, highest = MAGNITUDE, np.int32(-MAGNITUDE)
+        for _ in range(size // CHUNK):
+            least, most = _chunk_extent(words, start, CHUNK)
+            lowest, highest = min(lowest, least), max(highest, most)
+            start += np.uint64(CHUNK)
+        ends[0, j], ends[1, j] = lowest, highest
+
+
+@kernel(inline=True)
+def _extents(words, start, size, count, end, ends):
+    for j in range(count):
+        at = start + j * size
+        ends[0, j], ends[1, j] = _chunk_extent(words, at, min(size, end - at))
+
+
+@kernel(inline=True)
+def _float(bits):
+    return np.int32(bits).view(np.float32)
+
+
+@kernel(inline=True)
+def _finite_range(low, high, symmetric):
+    """(finite, low, high) of what the loops over groups found.
+
+    Symmetric: one of the two is the value of largest magnitude, the other 0.
+    """
+    if symmetric:
+        peak = np.uint32(low)
+        bits = np.int32(peak >> np.uint32(1))
+        value = _float(bits | np.int32(peak << np.uint32(31)))
+        least = min(value, np.float32(0))
+        return bits < INFINITY, least, value - least
+    finite = high < INFINITY and low > _ordered(NEGATIVE_INFINITY)
+    return finite, _float(_ordered(low)), _float(_ordered(high))
 
 
 @kernel()
-def extent(words, start, stop, symmetric):
-    """(finite, low, high) of x[start:stop], of which `words` are the bits as int32.
+def extent(words, symmetric):
+    """(finite, low, high) of the values of which `words` are the bits as int32.
 
     Symmetric: the value of largest magnitude, negative where two are, and 0 as the other end.
     """
+    count = np.uint64(words.size)
     if symmetric:
-        return _peak(words, start, stop)
-    return _extent(words, start, stop)
+        return _finite_range(np.int32(_chunk_peak(words, np.uint64(0), count)), np.int32(0), True)
+    low, high = _chunk_extent(words, np.uint64(0), count)
+    return _finite_range(low, high, False)
 
 
 @kernel(inline=True)
@@ -122,15 +159,17 @@ def parameters(low, high, bits, integer_zero, float_zero):
         half = np.float32(1 << (bits - 1))
         if bits > 2:
             return max(max(-low, high) / (half - np.float32(1)), TINY), half, np.float32(0)
-        negative = -low >= high  # a choice between values, as a branch would often be mispredicted
+        negative = -low >= high
         scale = max((-low if negative else high) / half, TINY)
         return (scale if negative else -scale), half, np.float32(0)
     if integer_zero:
         low = min(low, np.float32(0))
         high = max(high, np.float32(0))
-    if np.isinf(high - low):  # a range that float32 cannot hold is clipped
-        low = max(low, -HALF_MOST)
-        high = min(high, HALF_MOST)
+    most = (
+        HALF_MOST if np.isinf(high - low) else MOST
+    )  # a range that float32 cannot hold is clipped
+    low = max(low, -most)
+    high = min(high, most)
     scale = max((high - low) / levels, TINY)
     if float_zero:
         return scale, np.float32(0), low
@@ -139,188 +178,225 @@ def parameters(low, high, bits, integer_zero, float_zero):
 
 
 @kernel(inline=True)
-def _chunk_codes(row, start, count, inverse, zero_point, minimum, lowest, levels, out):
-    """Clipped while a float, and before rounding: the bounds are whole, so it is all the same."""
-    low, high, zero = lowest - zero_point, levels - zero_point, np.int32(zero_point)
+def _fit(ends, count, bits, integer_zero, float_zero, p):
+    """Fill the parameters of groups whose ranges were found.
+
+    Returns whether all are finite, and whether all are small enough for any range to be so.
+    """
+    finite, small = True, True
+    symmetric = not (integer_zero or float_zero)
+    for j in range(count):
+        good, low, high = _finite_range(ends[0, j], ends[1, j], symmetric)
+        finite &= good
+        small &= low >= -HALF_MOST
+        small &= high <= HALF_MOST
+        p[0, j], p[1, j], p[2, j] = parameters(low, high, bits, integer_zero, float_zero)
+    return finite, small
+
+
+@kernel(inline=True)
+def _chunk_codes(x, at, count, inverse, zero_point, minimum, bounds, floor, ceiling, out, to):
+    """A byte each, from out[to] on.
+
+    Clipped while a float, and before rounding: the bounds are whole, so it is all the same.
+    """
+    low, high, zero = bounds[0] - zero_point, bounds[1] - zero_point, np.int32(zero_point)
     for i in range(count):
-        at = start + np.uint64(i)
-        place = (row[at] - minimum) * inverse
-        place = place if place > low else low
-        place = place if place < high else high
-        out[at] = np.uint8(np.int32(np.int32(np.rint(place)) + zero))
+        place = (x[at + np.uint64(i)] - minimum) * inverse
+        if floor:
+            place = place if place > low else low
+        if ceiling:
+            place = place if place < high else high
+        out[to + np.uint64(i)] = np.uint8(np.int32(np.int32(np.rint(place)) + zero))
 
 
 @kernel(inline=True)
-def _codes(row, start, stop, scale, zero_point, minimum, lowest, levels, out):
-    """The codes of row[start:stop], a byte each."""
-    inverse = np.float32(1) / scale
-    for at in range(start, stop, CODE_CHUNK):
-        u = np.uint64(at)
-        if stop - at >= CODE_CHUNK:
-            _chunk_codes(row, u, CODE_CHUNK, inverse, zero_point, minimum, lowest, levels, out)
-        else:
-            rest = min(stop - at, CODE_CHUNK)
-            _chunk_codes(row, u, rest, inverse, zero_point, minimum, lowest, levels, out)
+def _whole_codes(x, at, size, count, p, bounds, how, out, to):
+    """how: whether to subtract a minimum, to clip from below, and to clip from above."""
+    subtract, floor, ceiling = how
+    for j in range(count):
+        inverse = np.float32(1) / p[0, j]
+        z, m = (np.float32(0), p[2, j]) if subtract else (p[1, j], np.float32(0))
+        for _ in range(size // CHUNK):
+            _chunk_codes(x, at, CHUNK, inverse, z, m, bounds, floor, ceiling, out, to)
+            at += np.uint64(CHUNK)
+            to += np.uint64(CHUNK)
 
 
 @kernel(inline=True)
-def _pack_int4(pairs, start, stop, packed):
+def _codes(x, start, size, count, end, p, bounds, out, to):
+    for j in range(count):
+        inverse, z, m, at = np.float32(1) / p[0, j], p[1, j], p[2, j], start + j * size
+        length = min(size, end - at)
+        _chunk_codes(x, at, length, inverse, z, m, bounds, True, True, out, to + j * size)
+
+
+@kernel(inline=True)
+def _pack_int4(pairs, packed, to, count):
     """Two codes of a byte each, read as one little-endian number, into a byte."""
-    for k in range(np.uint64(start), np.uint64(stop)):
+    for k in range(count):
         pair = pairs[k]
-        packed[k] = np.uint8(np.uint16(pair | np.uint16(pair >> np.uint16(4))) & np.uint16(0xFF))
+        byte = np.uint16(pair | np.uint16(pair >> np.uint16(4)))
+        packed[to + k] = np.uint8(byte & np.uint16(0xFF))
 
 
 @kernel(inline=True)
-def _pack_int2(fours, start, stop, packed):
+def _pack_int2(fours, packed, to, count):
     """Four codes of a byte each, read as one little-endian number, into a byte."""
-    for k in range(np.uint64(start), np.uint64(stop)):
+    for k in range(count):
         four = fours[k]
-        pairs = np.uint32(four | np.uint32(four >> np.uint32(6)))
-        byte = np.uint32(pairs | np.uint32(pairs >> np.uint32(12)))
-        packed[k] = np.uint8(byte & np.uint32(0xFF))
+        pair = np.uint32(four | np.uint32(four >> np.uint32(6)))
+        byte = np.uint32(pair | np.uint32(pair >> np.uint32(12)))
+        packed[to + k] = np.uint8(byte & np.uint32(0xFF))
 
 
 @kernel(inline=True)
-def _pack(pairs, fours, start, stop, packed, bits):
-    """Codes from start, the first of a byte, to stop; those of 8 bits are where they belong."""
-    first, last = start * bits // 8, (stop * bits + 7) // 8
-    if bits == 4:
-        _pack_int4(pairs, first, last, packed)
-    elif bits == 2:
-        _pack_int2(fours, first, last, packed)
+def _long_rows(rows, columns, size, groups, bits):
+    """(rows, columns, groups of a row), where rows of whole groups and bytes are taken for one."""
+    if groups * size == columns and columns * bits % 8 == 0:
+        return min(rows, 1), rows * columns, rows * groups
+    return rows, columns, groups
 
 
 @kernel(inline=True)
-def _quantize(x, size, codes, scale, zero_point, minimum, bits):
+def _bounds(bits, symmetric):
+    """The lowest code and the highest."""
+    lowest = np.float32(1) if symmetric and bits > 2 else np.float32(0)
+    return lowest, np.float32((1 << bits) - 1)
+
+
+@kernel()
+def quantize(x, size, bits, codes, scale, zero_point, minimum):
     """Round each group to nearest; False where one holds NaN or infinity."""
     integer_zero, float_zero = zero_point.size > 0, minimum.size > 0
     symmetric = not (integer_zero or float_zero)
-    lowest = np.float32(1) if symmetric and bits > 2 else np.float32(0)
-    levels = np.float32((1 << bits) - 1)
-    columns, groups = x.shape[1], scale.shape[1]
+    bounds = _bounds(bits, symmetric)
+    rows, columns, groups = _long_rows(x.shape[0], x.shape[1], size, scale.shape[1], bits)
     step = max(BLOCK // size, 1)
-    all_words = x.view(np.int32)
-    low, high = np.empty(groups, np.float32), np.empty(groups, np.float32)
-    zero, least = np.empty(groups, np.float32), np.empty(groups, np.float32)
-    buffer = np.zeros((columns + 7) // 8 * 8, np.uint8)
+    row_bytes = (columns * bits + 7) // 8
+    x, codes = x.reshape(-1), codes.reshape(-1)
+    words, scale, zero_point = x.view(np.int32), scale.reshape(-1), zero_point.reshape(-1)
+    minimum = minimum.reshape(-1)
+    ends, p = np.empty((2, step), np.int32), np.empty((3, step), np.float32)
+    buffer = np.zeros((step * size + 7) // 8 * 8, np.uint8)
     pairs, fours = buffer.view(np.uint16), buffer.view(np.uint32)
-    for r in range(x.shape[0]):
-        row, words, packed = x[r], all_words[r], codes[r]
-        unpacked = packed if bits == 8 else buffer
+    out = codes if bits == 8 else buffer
+    for r in range(rows):
         for first in range(0, groups, step):
-            last = min(first + step, groups)
-            for j in range(first, last):
-                stop = min(j * size + size, columns)
-                if symmetric:
-                    finite, low[j], high[j] = _peak(words, j * size, stop)
-                else:
-                    finite, low[j], high[j] = _extent(words, j * size, stop)
-                if not finite:
-                    return False
-            for j in range(first, last):
-                s, z, m = parameters(low[j], high[j], bits, integer_zero, float_zero)
-                scale[r, j], zero[j], least[j] = s, z, m
-                if integer_zero:
-                    zero_point[r, j] = np.uint8(z)
-                if float_zero:
-                    minimum[r, j] = m
-            for j in range(first, last):
-                stop = min(j * size + size, columns)
-                s, z, m = scale[r, j], zero[j], least[j]
-                _codes(row, j * size, stop, s, z, m, lowest, levels, unpacked)
-            _pack(pairs, fours, first * size, min(last * size, columns), packed, bits)
+            usize, count = np.uint64(size), np.uint64(min(step, groups - first))
+            at, end = np.uint64(r * columns + first * size), np.uint64((r + 1) * columns)
+            whole = size % CHUNK == 0 and at + count * usize <= end
+            if symmetric and whole:
+                _whole_peaks(words, at, usize, count, ends)
+            elif symmetric:
+                _peaks(words, at, usize, count, end, ends)
+            elif whole:
+                _whole_extents(words, at, usize, count, ends)
+            else:
+                _extents(words, at, usize, count, end, ends)
+            finite, small = _fit(ends, count, bits, integer_zero, float_zero, p)
+            if not finite:
+                return False
+            # Between the ends of a range of finite width none is below the lowest code; above the
+            # highest only an end without a level: of 2 bits, or of a zero point that is rounded.
+            to = np.uint64(r * row_bytes + first * size * bits // 8)
+            place = to if bits == 8 else np.uint64(0)
+            if not (whole and small):
+                _codes(x, at, usize, count, end, p, bounds, out, place)
+            elif float_zero:
+                _whole_codes(x, at, usize, count, p, bounds, MINIMUM, out, place)
+            elif symmetric and bits > 2:
+                _whole_codes(x, at, usize, count, p, bounds, PLAIN, out, place)
+            else:
+                _whole_codes(x, at, usize, count, p, bounds, CEILING, out, place)
+            weights = min(count * usize, end - at)
+            for k in range(weights, (weights + np.uint64(3)) // np.uint64(4) * np.uint64(4)):
+                buffer[k] = np.uint8(0)  # of a last byte, what no code fills
+            if bits == 4:
+                _pack_int4(pairs, codes, to, (weights + np.uint64(1)) // np.uint64(2))
+            elif bits == 2:
+                _pack_int2(fours, codes, to, (weights + np.uint64(3)) // np.uint64(4))
+            group = np.uint64(r * groups + first)
+            for j in range(count):
+                scale[group + j] = p[0, j]
+            for j in range(count if integer_zero else np.uint64(0)):
+                zero_point[group + j] = np.uint8(p[1, j])
+            for j in range(count if float_zero else np.uint64(0)):
+                minimum[group + j] = p[2, j]
     return True
 
 
-@kernel(inline=True)
-def _encode(x, size, scale, zero_point, minimum, codes, bits):
+@kernel()
+def encode(x, size, bits, scale, zero_point, minimum, codes):
     """Codes under the parameters that are given."""
-    symmetric = not (zero_point.size or minimum.size)
-    default_zero = np.float32(1 << (bits - 1)) if symmetric else np.float32(0)
-    lowest = np.float32(1) if symmetric and bits > 2 else np.float32(0)
-    levels = np.float32((1 << bits) - 1)
-    columns = x.shape[1]
-    buffer = np.zeros((columns + 7) // 8 * 8, np.uint8)
+    integer_zero, float_zero = zero_point.size > 0, minimum.size > 0
+    bounds, how = _bounds(bits, not (integer_zero or float_zero)), (float_zero, True, True)
+    half = np.float32(1 << (bits - 1))
+    rows, columns, groups = _long_rows(x.shape[0], x.shape[1], size, scale.shape[1], bits)
+    step = max(BLOCK // size, 1)
+    row_bytes = (columns * bits + 7) // 8
+    x, codes, scale = x.reshape(-1), codes.reshape(-1), scale.reshape(-1)
+    zero_point, minimum = zero_point.reshape(-1), minimum.reshape(-1)
+    p = np.empty((3, step), np.float32)
+    buffer = np.zeros((step * size + 7) // 8 * 8, np.uint8)
     pairs, fours = buffer.view(np.uint16), buffer.view(np.uint32)
-    for r in range(x.shape[0]):
-        row = x[r]
-        unpacked = codes[r] if bits == 8 else buffer
-        for j in range(scale.shape[1]):
-            stop = min(j * size + size, columns)
-            z = np.float32(zero_point[r, j]) if zero_point.size else default_zero
-            m = minimum[r, j] if minimum.size else np.float32(0)
-            _codes(row, j * size, stop, scale[r, j], z, m, lowest, levels, unpacked)
-        _pack(pairs, fours, 0, columns, codes[r], bits)
+    out = codes if bits == 8 else buffer
+    for r in range(rows):
+        for first in range(0, groups, step):
+            usize, count = np.uint64(size), np.uint64(min(step, groups - first))
+            at, end = np.uint64(r * columns + first * size), np.uint64((r + 1) * columns)
+            group = np.uint64(r * groups + first)
+            for j in range(count):
+                p[0, j], p[1, j], p[2, j] = scale[group + j], half, np.float32(0)
+                if integer_zero:
+                    p[1, j] = np.float32(zero_point[group + j])
+                if float_zero:
+                    p[1, j], p[2, j] = np.float32(0), minimum[group + j]
+            to = np.uint64(r * row_bytes + first * size * bits // 8)
+            place = to if bits == 8 else np.uint64(0)
+            if size % CHUNK == 0 and at + count * usize <= end:
+                _whole_codes(x, at, usize, count, p, bounds, how, out, place)
+            else:
+                _codes(x, at, usize, count, end, p, bounds, out, place)
+            weights = min(count * usize, end - at)
+            for k in range(weights, (weights + np.uint64(3)) // np.uint64(4) * np.uint64(4)):
+                buffer[k] = np.uint8(0)  # of a last byte, what no code fills
+            if bits == 4:
+                _pack_int4(pairs, codes, to, (weights + np.uint64(1)) // np.uint64(2))
+            elif bits == 2:
+                _pack_int2(fours, codes, to, (weights + np.uint64(3)) // np.uint64(4))
 
 
 @kernel()
 def fit(x, size, bits, integer_zero, float_zero, scale, zero_point, minimum):
-    """The parameters of every group of finite rows, float32 (rows, groups), at any width."""
+    """The parameters of every group, float32 (rows, groups), at any width.
+
+    False where a value is NaN or infinity.
+    """
     symmetric = not (integer_zero or float_zero)
-    for r in range(x.shape[0]):
-        words = x[r].view(np.int32)
-        for j in range(scale.shape[1]):
-            _, low, high = extent(words, j * size, min(j * size + size, x.shape[1]), symmetric)
-            s, z, m = parameters(low, high, bits, integer_zero, float_zero)
-            scale[r, j] = s
-            zero_point[r, j] = z
-            minimum[r, j] = m
-
-
-@kernel(inline=True)
-def _round_group(group, scale, zero_point, minimum, lowest, levels, out):
-    """What the codes of one group stand for, without making them."""
-    inverse = np.float32(1) / scale
-    for i in range(group.size):
-        code = np.rint((group[i] - minimum) * inverse) + zero_point
-        code = code if code > lowest else lowest
-        code = code if code < levels else levels
-        out[i] = (code - zero_point) * scale + minimum
-
-
-@kernel()
-def round_trip(x, size, bits, lowest, scale, zero_point, minimum, out):
-    """Every value of x as its nearest code restores it, at any width."""
-    levels = np.float32((1 << bits) - 1)
-    for r in range(x.shape[0]):
-        for j in range(scale.shape[1]):
-            start = j * size
-            stop = min(start + size, x.shape[1])
-            s, z, m = scale[r, j], zero_point[r, j], minimum[r, j]
-            _round_group(x[r, start:stop], s, z, m, lowest, levels, out[r, start:stop])
-
-
-@kernel()
-def quantize_int2(x, size, codes, scale, zero_point, minimum):
-    return _quantize(x, size, codes, scale, zero_point, minimum, 2)
-
-
-@kernel()
-def quantize_int4(x, size, codes, scale, zero_point, minimum):
-    return _quantize(x, size, codes, scale, zero_point, minimum, 4)
-
-
-@kernel()
-def quantize_int8(x, size, codes, scale, zero_point, minimum):
-    return _quantize(x, size, codes, scale, zero_point, minimum, 8)
-
-
-@kernel()
-def encode_int2(x, size, scale, zero_point, minimum, codes):
-    _encode(x, size, scale, zero_point, minimum, codes, 2)
-
-
-@kernel()
-def encode_int4(x, size, scale, zero_point, minimum, codes):
-    _encode(x, size, scale, zero_point, minimum, codes, 4)
-
-
-@kernel()
-def encode_int8(x, size, scale, zero_point, minimum, codes):
-    _encode(x, size, scale, zero_point, minimum, codes, 8)
-
-
-# A literal width lets LLVM unroll; one passed as a variable was measured 45 times slower.
-QUANTIZE = {2: quantize_int2, 4: quantize_int4, 8: quantize_int8}
-ENCODE = {2: encode_int2, 4: encode_int4, 8: encode_int8}
+    rows, columns, groups = _long_rows(x.shape[0], x.shape[1], size, scale.shape[1], 8)
+    step = max(BLOCK // size, 1)
+    words, scale = x.reshape(-1).view(np.int32), scale.reshape(-1)
+    zero_point, minimum = zero_point.reshape(-1), minimum.reshape(-1)
+    ends, p = np.empty((2, step), np.int32), np.empty((3, step), np.float32)
+    for r in range(rows):
+        for first in range(0, groups, step):
+            usize, count = np.uint64(size), np.uint64(min(step, groups - first))
+            at, end = np.uint64(r * columns + first * size), np.uint64((r + 1) * columns)
+            whole = size % CHUNK == 0 and at + count * usize <= end
+            if symmetric and whole:
+                _whole_peaks(words, at, usize, count, ends)
+            elif symmetric:
+                _peaks(words, at, usize, count, end, ends)
+            elif whole:
+                _whole_extents(words, at, usize, count, ends)
+            else:
+                _extents(words, at, usize, count, end, ends)
+            finite, _ = _fit(ends, count, bits, integer_zero, float_zero, p)
+            if not finite:
+                return False
+            group = np.uint64(r * groups + first)
+            for j in range(count):
+                scale[group + j], zero_point[group + j] = p[0, j], p[1, j]
+                minimum[group + j] = p[2, j]
+    return True
