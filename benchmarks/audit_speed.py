@@ -7,15 +7,13 @@ Makes the two once in FOLDER: 10 layers of a 7B model, 4.3 and 1.5 GiB.
 Prints, of one run with a warm page cache: the speed of a kernel that only sums the bytes of both
 checkpoints (vectorised), that of one that sums the weights in order in float64 (not vectorised),
 the audit in this process without pytest, and `pytest --arrowquant-accuracy` serial and with -n 2,
-each in a process of its own with its peak memory: VmHWM (all that was resident, the mapped
-checkpoint included), RssAnon (the process's own) and the peak of what Python and numpy allocated.
+each with its peak memory: RssAnon (the processes' own, together) and VmHWM (of the largest, the
+mapped checkpoint included).
 """
 
 import json
 import re
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +23,7 @@ from typing import Any
 import ml_dtypes
 import numba
 import numpy as np
+from processes import accuracy_run, run
 from safetensors.numpy import save_file
 
 from pytest_arrowquant import Scheme, quantize
@@ -139,41 +138,21 @@ def in_process(original: Path, copy: Path) -> float:
 
 
 def by_pytest(folder: Path, *options: str) -> str:
-    """Wall time of a whole run, and the largest memory of any of its processes."""
-    command = [
-        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--arrowquant-accuracy",
+    """Wall time of a whole run, and its memory."""
+    command = accuracy_run(
         f"--arrowquant-original={folder / 'original'}",
-        f"--arrowquant-quantized={folder / 'int4'}", *options,
-    ]  # fmt: skip
+        f"--arrowquant-quantized={folder / 'int4'}",
+        *options,
+    )
     (folder / "empty").mkdir(exist_ok=True)
-    start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=folder / "empty", stdout=subprocess.PIPE, text=True)
-    peaks = {"RssAnon": 0, "VmHWM": 0}
-    watcher = threading.Thread(target=watch, args=(process, peaks))
-    watcher.start()
-    output, _ = process.communicate()
-    seconds = time.perf_counter() - start
-    watcher.join()
-    print(output.strip().splitlines()[-1])
-    memory = ", ".join(f"{name} {size / 1024:.0f} MiB" for name, size in peaks.items())
-    within = re.findall(r"in ([\d.]+)s", output)[-1]
-    return f"{seconds:.1f} s wall ({within} s by pytest's own count), most of a process: {memory}"
-
-
-def watch(process: Any, peaks: dict[str, int]) -> None:
-    """The largest figures, in KiB, of the process and its children."""
-    while process.poll() is None:
-        tasks = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        try:
-            family = [str(process.pid), *tasks.read_text().split()]
-            for pid in family:
-                status = Path(f"/proc/{pid}/status").read_text()
-                for name in peaks:
-                    found = re.search(rf"{name}:\s+(\d+)", status)
-                    peaks[name] = max(peaks[name], int(found[1]) if found else 0)
-        except OSError:
-            continue  # a process has just ended
-        time.sleep(0.02)
+    done = run(command, folder / "empty")
+    last = done.output.strip().splitlines()[-1]
+    print(last)
+    within = re.findall(r"in ([\d.]+)s", last)[-1]
+    return (
+        f"{done.wall_s:.1f} s wall ({within} s by pytest's own count), memory: RssAnon "
+        f"{done.anonymous_mib:.0f} MiB of all processes, VmHWM {done.resident_mib:.0f} MiB of one"
+    )
 
 
 def main(folder: Path, count: int) -> None:
