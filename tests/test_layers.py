@@ -12,6 +12,7 @@ LAYERS = (
     "errors",
     "vocabulary",
     "plain",
+    "cores",
     "hookspecs",
     "expectation",
     "kernels",
