@@ -122,7 +122,7 @@ class Calibration:
         return self._factors[key]
 
     def _blocks(self) -> Iterator[Array]:
-        """The tokens in float64, each block in the place of the one before: memory is slow to get."""
+        """The tokens in float64; each block overwrites the one before, as memory is slow to get."""
         spare = np.empty((min(BLOCK, len(self.inputs)), self.inputs.shape[1]))
         for start in range(0, len(self.inputs), BLOCK):
             tokens = self.inputs[start : start + BLOCK]

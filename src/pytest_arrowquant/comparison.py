@@ -135,7 +135,9 @@ def compare(model: Model, rows: list[Row], most_outputs: int | None = None) -> N
     sizes = _group_sizes(fed, searched, most_outputs)
     in_order = sorted(rows, key=_by_weights)
     producers = {layer.producer for layer in fed}
-    row_ranges = {layer.name: _row_ranges(layer) for layer in fed if layer.name in producers}
+    row_ranges: dict[str | None, Array] = {
+        layer.name: _row_ranges(layer) for layer in fed if layer.name in producers
+    }
 
     def tried(index: int) -> list[Row]:
         """What one layer came to in each row."""

@@ -65,7 +65,9 @@ def write_charts(records: list[Plain], directory: Path) -> list[Path]:
     with matplotlib.style.context(["default", STYLE]):
         for name, (draw, choose) in CHARTS.items():
             entries = [shown[id(record)] for record in sorted(choose(records), key=bits_of)]
-            figure = _laid_out(draw(entries)) if entries else None
+            figure = draw(entries) if entries else None
+            if figure is not None:
+                _lay_out(figure)
             for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
                 path = directory / f"{name}.{kind}"
                 if figure is None:
@@ -77,17 +79,13 @@ def write_charts(records: list[Plain], directory: Path) -> list[Path]:
     return paths
 
 
-def _laid_out(figure: Figure) -> Figure:
-    """The figure with everything in its place.
-
-    savefig would do that for each format, and draw the whole figure once more to do it.
-    """
+def _lay_out(figure: Figure) -> None:
+    """Put everything in its place: for each format savefig draws the whole figure to do that."""
     engine = figure.get_layout_engine()
     if engine is not None:
         figure.set_dpi(DPI)
         engine.execute(figure)
         figure.set_layout_engine(None)
-    return figure
 
 
 def _single(records: list[Plain]) -> list[Plain]:
