@@ -34,6 +34,7 @@ PHASES = {  # of a module or folder of the package
     **dict.fromkeys(("report", "run", "records", "record_parts"), "reports and charts"),
 }
 COMPILING = ("/numba/", "/llvmlite/")
+POOL = "concurrent/futures/thread.py"
 OTHER = "pytest and all else"
 STARTING = "imports"
 ROUNDS = "timing rounds, around the quantizers"
@@ -61,16 +62,25 @@ def phase_of(frame: FrameType) -> str:
 
 
 def _waits(frame: FrameType) -> bool:
-    return frame.f_code.co_filename.endswith(("threading.py", "concurrent/futures/thread.py"))
+    return frame.f_code.co_filename.endswith("threading.py")
+
+
+def _at_work(frame: FrameType) -> bool:
+    """True for a thread of a pool that has something to do."""
+    own: FrameType | None = frame.f_back
+    while own and not own.f_code.co_filename.endswith(POOL):
+        own = own.f_back
+    return own is not None
 
 
 def _watch(seconds: Counter[str], ended: threading.Event) -> None:
     main, own = threading.main_thread().ident, threading.get_ident()
+    assert main is not None
     before = time.perf_counter()
     while not ended.wait(INTERVAL):
         frames = sys._current_frames()
-        others = [f for ident, f in frames.items() if ident not in (main, own) and not _waits(f)]
-        looked = others if main in frames and _waits(frames[main]) and others else [frames[main]]
+        others = [f for ident, f in frames.items() if ident not in (main, own) and _at_work(f)]
+        looked = others if others and _waits(frames[main]) else [frames[main]]
         now = time.perf_counter()
         for frame in looked:
             seconds[phase_of(frame)] += (now - before) / len(looked)

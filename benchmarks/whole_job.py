@@ -1,4 +1,4 @@
-"""How long `pytest --arrowquant-accuracy` takes, cold and warm, alone and with workers, and at what.
+"""How long `pytest --arrowquant-accuracy` takes, cold and warm, with workers and without, and why.
 
     python benchmarks/whole_job.py
 

@@ -16,6 +16,7 @@ LAYERS = (
     "hookspecs",
     "expectation",
     "kernels",
+    "row_threads",
     "scheme",
     "arrays",
     "traits",
