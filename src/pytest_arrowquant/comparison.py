@@ -230,15 +230,10 @@ class Trial:
     def run(self, row: Row, group_size: int | None) -> None:
         """Quantize by the row's recipe, with the searched group size if any; keep the result."""
         transform = self._transform(row.cell)
-        quantized = self._quantized(row.cell, transform, group_size)
+        quantized, restored, whole = self._quantized(row.cell, transform, group_size)
         tokens, activation_bytes = self._tokens(row.cell, transform, group_size)
-        restored = quantized.dequantize()
         outputs = deviation(self.outputs, restored @ tokens.T)
-        whole = Restored(
-            transform.restore(restored).reshape(self.weight.shape),
-            quantized.nbytes + transform.nbytes + activation_bytes,
-            grid_of(quantized) if isinstance(transform, Identity) else None,
-        )
+        whole = replace(whole, nbytes=quantized.nbytes + transform.nbytes + activation_bytes)
         row.results.append(
             examine(self.layer.name, self.weight, whole, row.expectation, None, None, outputs)
         )
@@ -250,8 +245,13 @@ class Trial:
         if isinstance(transform, Smoothing):
             row.smoothing[self.layer.name] = transform.rule
 
-    def _quantized(self, cell: Cell, transform: Transform, group_size: int | None) -> Any:
-        """The transformed weight, quantized; kept until another one is asked for."""
+    def _quantized(
+        self, cell: Cell, transform: Transform, group_size: int | None
+    ) -> tuple[Any, Array, Restored]:
+        """(the transformed weight, quantized; what it restores; that in the original channels).
+
+        Kept until another one is asked for.
+        """
         quantizer = cell.recipe.quantizer
         if group_size is not None:
             assert isinstance(quantizer, Gptq)
@@ -262,10 +262,14 @@ class Trial:
             rows = transform.weight(self.rows)
             if isinstance(quantizer, Gptq):
                 factor = self._factor(quantizer, transform)
-                self._last[key] = quantizer.on_factor(rows, cell.bits, factor)[0]
+                quantized = quantizer.on_factor(rows, cell.bits, factor)[0]
             else:
-                self._last[key] = quantizer.quantize(rows, cell.bits)
-        return self._last[key]
+                quantized = quantizer.quantize(rows, cell.bits)
+            restored = quantized.dequantize()
+            grid = grid_of(quantized) if isinstance(transform, Identity) else None
+            values = transform.restore(restored).reshape(self.weight.shape)
+            self._last[key] = quantized, restored, Restored(values, None, grid)
+        return self._last[key]  # type: ignore[no-any-return]
 
     def _transform(self, cell: Cell) -> Transform:
         """The smoothing of least error for these widths, in static ranges; shared by recipes."""
