@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from .recipes import ASSERTED_ACTIVATIONS, WIDTH_PAIRS, Recipe, recipes_for
 from .record_parts import quantizer_json, scheme_json
 from .records import AccuracyRecord, record_of
 from .subject import FedLayer, Model, Subject, columns_of, takes_inputs
-from .transforms import ActivationQuantizer, Identity, Smoothing, Transform, smooth
+from .transforms import ActivationQuantizer, Identity, Smoothing, SmoothingSearch, Transform
 from .vocabulary import MODALITIES
 
 
@@ -277,14 +278,14 @@ class Trial:
             return Identity()
         key = (cell.bits, cell.activation_bits)
         if key not in self._smoothings:
-            self._smoothings[key] = smooth(
-                self.weight,
-                self.calibration,
-                lambda rows: Rtn().quantize(rows, cell.bits).dequantize(),
-                cell.activation_bits,
-                producer=self.producer,
+            self._smoothings[key] = self._search.best(
+                lambda rows: Rtn().quantize(rows, cell.bits).dequantize(), cell.activation_bits
             )
         return self._smoothings[key]
+
+    @cached_property
+    def _search(self) -> SmoothingSearch:
+        return SmoothingSearch.of(self.weight, self.calibration, self.producer)
 
     def _factor(self, quantizer: Gptq, transform: Transform) -> Factor:
         factor = quantizer.factor_of(self.calibration, f"tensor {self.layer.name!r}")
