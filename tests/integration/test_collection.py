@@ -235,5 +235,5 @@ def test_the_tests_of_a_model_stay_together_and_the_longest_comes_first(project)
     labels = {"mdlm": "text", "dit": "image", "wavegrad": "audio"}
     ofs = [labels.get(family, family) for family in families]
     assert [label for label, _ in itertools.groupby(ofs)] == list(dict.fromkeys(ofs))
-    first = {label: line for label, line in reversed(list(zip(ofs, found, strict=True)))}
+    first = dict(zip(reversed(ofs), reversed(found), strict=True))
     assert all("::test_recipes[" in line for line in first.values())
