@@ -6,15 +6,16 @@ Needs torch and hqq. The settings of malloc let torch keep its pages; without th
 several times as long. Timings alternate; printed are medians and the median of the ratios.
 """
 
+import os
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from hqq.core.quantize import Quantizer
 
 from pytest_arrowquant import Hqq, R2q, Rtn
+from pytest_arrowquant.cores import spread
 
 ROUNDS = 5
 
@@ -62,12 +63,12 @@ def seconds(job):
 
 def speed(threads):
     torch.set_num_threads(threads)
-    pool = ThreadPoolExecutor(threads)
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     weight = np.random.default_rng(0).standard_normal((4096, 4096), np.float32) * np.float32(0.02)
     parts = np.split(weight, threads)
 
     def ours(quantizer, bits):
-        return lambda: list(pool.map(lambda part: quantizer.quantize(part, bits), parts))
+        return lambda: spread(lambda part: quantizer.quantize(part, bits), parts, len)
 
     jobs = {
         "package 2": lambda: package(weight, 2),

@@ -8,7 +8,7 @@ from math import log10
 import numpy as np
 import pytest
 
-from pytest_arrowquant import calibration, comparison, recipes
+from pytest_arrowquant import calibration, comparison, cores, recipes
 from pytest_arrowquant.accuracy import Accuracy
 from pytest_arrowquant.arrays import Array
 from pytest_arrowquant.calibration import Calibration
@@ -249,18 +249,26 @@ def test_a_layer_takes_over_the_scale_of_its_producer(monkeypatch: pytest.Monkey
     first = Fed("first", weight(CHANNELS, 3) * np.geomspace(1, 100, CHANNELS)[:, None])
     first.weight = first.weight.astype(np.float32)
     second = Fed("second", weight(8, 4), producer="first")
-    given = []
-    smooth = comparison.smooth
+    given = {}
+    of = comparison.SmoothingSearch.of
 
-    def watched(*arguments, producer, **keywords):
-        given.append(producer)
-        return smooth(*arguments, producer=producer, **keywords)
+    def watched(weight, calibration, producer):
+        given[weight.shape] = producer
+        return of(weight, calibration, producer)
 
-    monkeypatch.setattr(comparison, "smooth", watched)
+    monkeypatch.setattr(comparison.SmoothingSearch, "of", watched)
     records_of(Model([first, second]), 8)
-    none, ranges = given[0], given[-1]
-    assert none is None
-    np.testing.assert_array_equal(ranges, np.abs(first.weight).max(axis=1))
+    assert given[first.weight.shape] is None
+    ranges = np.abs(first.weight).max(axis=1)
+    np.testing.assert_array_equal(given[second.weight.shape], ranges)
+
+
+def test_the_records_do_not_depend_on_the_cores(model: Model, monkeypatch: pytest.MonkeyPatch):
+    found = []
+    for count in (1, 3):
+        monkeypatch.setattr(cores, "cores", lambda count=count: count)
+        found.append([record.to_json() for record in records_of(model, 4).values()])
+    assert found[0] == found[1]
 
 
 def test_what_was_searched_is_recorded(model: Model):

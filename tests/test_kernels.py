@@ -274,10 +274,8 @@ def test_structure_is_its_twin(shape: tuple[int, int], kind: str) -> None:
     np.testing.assert_array_equal(dead == 0, want_alive > 0)
     assert left == np.count_nonzero(want_alive == 0)
 
-    for back, (size, limit, slots) in product(
-        (v, v.astype(float), -abs(v)), [(8, 2, 3), (8, 4, 3), (16, 256, 11)]
-    ):
-        got = structure.most_levels(back, size, limit, slots)
+    for back, (size, limit) in product((v, v.astype(float), -abs(v)), [(8, 2), (8, 4), (16, 256)]):
+        got = structure.most_levels(back, size, limit)
         assert got == reference.most_levels(back, size, limit)
 
 
@@ -311,7 +309,7 @@ def test_order_looks_at_every_run_that_may_hide_an_inversion() -> None:
 
 def test_zeros_of_both_signs_are_one_level() -> None:
     v = np.array([[1, 2, 1, 2], [0.0, -0.0, 1, 0]], np.float32)
-    assert structure.most_levels(v, 4, 4, 5) == (2, 0, 0)
+    assert structure.most_levels(v, 4, 4) == (2, 0, 0)
 
 
 # Literals worked by hand: the scale is 1 or -1, and halves go to the even code.

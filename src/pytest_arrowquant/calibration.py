@@ -108,9 +108,9 @@ class Calibration:
         2022); GPTQ is indifferent to its scale. Kept, so that every width and recipe shares it.
         """
         channels = self.inputs.shape[1]
-        total = np.zeros((channels, channels))
+        total, product = np.zeros((2, channels, channels))
         for block in self._blocks():
-            total += block.T @ block
+            total += np.matmul(block.T, block, out=product)
         total /= len(self.inputs)
         return total
 
@@ -122,8 +122,13 @@ class Calibration:
         return self._factors[key]
 
     def _blocks(self) -> Iterator[Array]:
+        """The tokens in float64; each block overwrites the one before, as memory is slow to get."""
+        spare = np.empty((min(BLOCK, len(self.inputs)), self.inputs.shape[1]))
         for start in range(0, len(self.inputs), BLOCK):
-            yield self.inputs[start : start + BLOCK].astype(np.float64)
+            tokens = self.inputs[start : start + BLOCK]
+            block = spare[: len(tokens)]
+            np.copyto(block, tokens)
+            yield block
 
 
 def _whole(timesteps: Any, tokens: Array) -> Array:

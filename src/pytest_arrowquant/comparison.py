@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from .arrays import Array, as_floating, as_rows, require_finite
 from .calibration import Calibration
 from .case import grid_of
+from .cores import spread
 from .errors import TargetError
 from .examine import Restored, TensorResult, examine
 from .expectation import Expectation
@@ -20,8 +22,8 @@ from .quantizers import Gptq, Rtn
 from .recipes import ASSERTED_ACTIVATIONS, WIDTH_PAIRS, Recipe, recipes_for
 from .record_parts import quantizer_json, scheme_json
 from .records import AccuracyRecord, record_of
-from .subject import FedLayer, Model, Subject, takes_inputs
-from .transforms import ActivationQuantizer, Identity, Smoothing, Transform, smooth
+from .subject import FedLayer, Model, Subject, columns_of, takes_inputs
+from .transforms import ActivationQuantizer, Identity, Smoothing, SmoothingSearch, Transform
 from .vocabulary import MODALITIES
 
 
@@ -48,6 +50,14 @@ class Row:
     scheme: Plain = field(default_factory=dict)
     group_sizes: dict[str, int] = field(default_factory=dict)
     smoothing: dict[str, str] = field(default_factory=dict)
+
+    def add(self, part: "Row") -> None:
+        """Take over what one more layer came to."""
+        self.results += part.results
+        self.notes += part.notes
+        self.scheme = part.scheme
+        self.group_sizes |= part.group_sizes
+        self.smoothing |= part.smoothing
 
 
 def rows_of(subject: Subject, expectations: Mapping[int, Expectation]) -> list[Row]:
@@ -125,15 +135,25 @@ def compare(model: Model, rows: list[Row], most_outputs: int | None = None) -> N
     searched = {row.cell.bits for row in rows if row.cell.recipe.searched}
     sizes = _group_sizes(fed, searched, most_outputs)
     in_order = sorted(rows, key=_by_weights)
-    row_ranges: dict[str | None, Array] = {}
-    for index, layer in enumerate(fed):
-        weight = _weight_of(layer)
-        if any(layer.name == later.producer for later in fed[index:]):
-            row_ranges[layer.name] = np.abs(as_rows(weight, np.float32)).max(axis=1)
-        trial = Trial.of(layer, _some(weight, most_outputs), row_ranges.get(layer.producer))
-        for row in in_order:
-            chosen = sizes[row.cell.bits][index] if row.cell.recipe.searched else None
-            trial.run(row, chosen)
+    producers = {layer.producer for layer in fed}
+    row_ranges: dict[str | None, Array] = {
+        layer.name: _row_ranges(layer) for layer in fed if layer.name in producers
+    }
+
+    def tried(index: int) -> list[Row]:
+        """What one layer came to in each row."""
+        layer = fed[index]
+        weight = _some(_weight_of(layer), most_outputs)
+        trial = Trial.of(layer, weight, row_ranges.get(layer.producer))
+        parts = [Row(row.cell, row.expectation) for row in in_order]
+        for part in parts:
+            searched = part.cell.recipe.searched
+            trial.run(part, sizes[part.cell.bits][index] if searched else None)
+        return parts
+
+    for parts in spread(tried, range(len(fed)), lambda index: columns_of(fed[index])):
+        for row, part in zip(in_order, parts, strict=True):
+            row.add(part)
     for row in rows:
         row.notes += [f"{name} is a look-up table: left out" for name in left]
         if most_outputs is not None:
@@ -152,6 +172,12 @@ def _weight_of(layer: FedLayer) -> Array:
     return weight
 
 
+def _row_ranges(layer: FedLayer) -> Array:
+    """max |w| of each row of its weight."""
+    ranges: Array = np.abs(as_rows(_weight_of(layer), np.float32)).max(axis=1)
+    return ranges
+
+
 def _some(weight: Array, most: int | None) -> Array:
     """At most so many of its output channels, evenly spaced; contiguous."""
     step = 1 if most is None else -(-len(weight) // most)
@@ -162,13 +188,16 @@ def _group_sizes(
     layers: list[FedLayer], widths: set[int], most_outputs: int | None
 ) -> dict[int, tuple[int, ...]]:
     """The searched group size of each layer, a width."""
-    errors: dict[int, list[LayerErrors]] = {bits: [] for bits in widths}
-    for layer in layers if widths else ():
+    if not widths:
+        return {}
+
+    def errors(layer: FedLayer) -> list[LayerErrors]:
         weight = _weight_of(layer)
         rows = as_rows(_some(weight, most_outputs), np.float32)
-        for bits, found in errors.items():
-            found.append(LayerErrors.of(rows, bits, weight.size))
-    return {bits: best_group_sizes(found) for bits, found in errors.items()}
+        return [LayerErrors.of(rows, bits, weight.size) for bits in widths]
+
+    found = spread(errors, layers, columns_of)
+    return {bits: best_group_sizes([of[k] for of in found]) for k, bits in enumerate(widths)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,24 +222,19 @@ class Trial:
     def of(cls, layer: FedLayer, weight: Array, producer: Array | None) -> "Trial":
         """The layer with its inputs, drawn or loaded once."""
         rows = as_rows(weight, np.float32)
-        held_out = layer.held_out
-        for inputs in (layer.calibration, held_out):
+        calibration, held_out = layer.calibration, layer.held_out
+        for inputs in (calibration, held_out):
             inputs.require_channels(weight.shape, f"tensor {layer.name!r}")
         outputs = outputs_of(rows, held_out.inputs)
-        return cls(layer, weight, rows, layer.calibration, held_out, outputs, producer)
+        return cls(layer, weight, rows, calibration, held_out, outputs, producer)
 
     def run(self, row: Row, group_size: int | None) -> None:
         """Quantize by the row's recipe, with the searched group size if any; keep the result."""
         transform = self._transform(row.cell)
-        quantized = self._quantized(row.cell, transform, group_size)
+        quantized, restored, whole = self._quantized(row.cell, transform, group_size)
         tokens, activation_bytes = self._tokens(row.cell, transform, group_size)
-        restored = quantized.dequantize()
         outputs = deviation(self.outputs, restored @ tokens.T)
-        whole = Restored(
-            transform.restore(restored).reshape(self.weight.shape),
-            quantized.nbytes + transform.nbytes + activation_bytes,
-            grid_of(quantized) if isinstance(transform, Identity) else None,
-        )
+        whole = replace(whole, nbytes=quantized.nbytes + transform.nbytes + activation_bytes)
         row.results.append(
             examine(self.layer.name, self.weight, whole, row.expectation, None, None, outputs)
         )
@@ -222,8 +246,13 @@ class Trial:
         if isinstance(transform, Smoothing):
             row.smoothing[self.layer.name] = transform.rule
 
-    def _quantized(self, cell: Cell, transform: Transform, group_size: int | None) -> Any:
-        """The transformed weight, quantized; kept until another one is asked for."""
+    def _quantized(
+        self, cell: Cell, transform: Transform, group_size: int | None
+    ) -> tuple[Any, Array, Restored]:
+        """(the transformed weight, quantized; what it restores; that in the original channels).
+
+        Kept until another one is asked for.
+        """
         quantizer = cell.recipe.quantizer
         if group_size is not None:
             assert isinstance(quantizer, Gptq)
@@ -234,10 +263,14 @@ class Trial:
             rows = transform.weight(self.rows)
             if isinstance(quantizer, Gptq):
                 factor = self._factor(quantizer, transform)
-                self._last[key] = quantizer.on_factor(rows, cell.bits, factor)[0]
+                quantized = quantizer.on_factor(rows, cell.bits, factor)[0]
             else:
-                self._last[key] = quantizer.quantize(rows, cell.bits)
-        return self._last[key]
+                quantized = quantizer.quantize(rows, cell.bits)
+            restored = quantized.dequantize()
+            grid = grid_of(quantized) if isinstance(transform, Identity) else None
+            values = transform.restore(restored).reshape(self.weight.shape)
+            self._last[key] = quantized, restored, Restored(values, None, grid)
+        return self._last[key]  # type: ignore[no-any-return]
 
     def _transform(self, cell: Cell) -> Transform:
         """The smoothing of least error for these widths, in static ranges; shared by recipes."""
@@ -245,14 +278,14 @@ class Trial:
             return Identity()
         key = (cell.bits, cell.activation_bits)
         if key not in self._smoothings:
-            self._smoothings[key] = smooth(
-                self.weight,
-                self.calibration,
-                lambda rows: Rtn().quantize(rows, cell.bits).dequantize(),
-                cell.activation_bits,
-                producer=self.producer,
+            self._smoothings[key] = self._search.best(
+                lambda rows: Rtn().quantize(rows, cell.bits).dequantize(), cell.activation_bits
             )
         return self._smoothings[key]
+
+    @cached_property
+    def _search(self) -> SmoothingSearch:
+        return SmoothingSearch.of(self.weight, self.calibration, self.producer)
 
     def _factor(self, quantizer: Gptq, transform: Transform) -> Factor:
         factor = quantizer.factor_of(self.calibration, f"tensor {self.layer.name!r}")

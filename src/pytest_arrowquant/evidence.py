@@ -165,7 +165,7 @@ class _Gathering:
             self.distinct = np.union1d(self.distinct, block.restored)[: limit + 1]
             self.levels = (self.distinct.size, 0, 0)
             return
-        found = structure.most_levels(block.restored, size, limit, limit.bit_length() + 2)
+        found = structure.most_levels(block.restored, size, limit)
         most, row, group = (int(part) for part in found)
         if self.levels is None or most > self.levels[0]:
             self.levels = (most, block.start + row, group)

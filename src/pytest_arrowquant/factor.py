@@ -10,7 +10,7 @@ from .errors import TensorError
 GIVE_UP = 1.0  # damping as large as the mean of the diagonal: there is no curvature left
 RAISE = 4.0  # what damping is multiplied by where the factorization fails
 ASYMMETRY = 1e-6
-STRIP = 256  # rows compared at a time
+TILE = 256  # rows and columns that are compared with their mirror at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,12 +63,13 @@ def factorize(hessian: Array, damping: float = 0.01, act_order: bool = True) -> 
     share = damping
     while True:
         # The columns reversed: the lower factor of these is the upper one of those in order.
-        work = hessian[np.ix_(last_first, last_first)]
+        work = hessian.take(last_first, axis=0).take(last_first, axis=1)
         work /= unit
         added = share * (diagonal[live].mean() / unit)
         work.reshape(-1)[:: len(work) + 1] += np.where(live[last_first], added, 1.0)
         try:
-            upper = np.linalg.cholesky(work)[::-1, ::-1]
+            # Transposed, for LAPACK takes columns: rows it would copy a cache line a value.
+            upper = np.linalg.cholesky(work.T)[::-1, ::-1]
             break
         except np.linalg.LinAlgError:
             if share >= GIVE_UP:
@@ -97,9 +98,11 @@ def _checked(hessian: Array) -> Array:
             f"the Hessian has {diagonal[lowest]:g} on its diagonal at {lowest}; a sum of squares "
             "is not negative"
         )
-    rows = range(0, len(hessian), STRIP)
+    tiles = [slice(start, start + TILE) for start in range(0, len(hessian), TILE)]
     gap = max(
-        float(np.abs(hessian[i : i + STRIP] - hessian[:, i : i + STRIP].T).max()) for i in rows
+        float(np.abs(hessian[rows, columns] - hessian[columns, rows].T).max())
+        for index, rows in enumerate(tiles)
+        for columns in tiles[index:]
     )
     if gap > ASYMMETRY * float(diagonal.max()):
         raise TensorError(f"the Hessian is not symmetric: entries differ by up to {gap:g}")

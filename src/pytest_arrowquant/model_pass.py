@@ -16,8 +16,7 @@ from .findings import Findings
 from .plain import Plain
 from .quantizers import Quantizer
 from .record_parts import scheme_json
-from .scheme import rows_and_columns
-from .subject import Layer, Model, takes_inputs
+from .subject import Layer, Model, columns_of, takes_inputs
 from .tensor import QuantizedTensor
 from .timing import benchmark_seconds, timing
 from .traits import traits_of
@@ -48,7 +47,7 @@ class Pass:
     def _fits(self, layer: Layer) -> bool:
         """False for a layer that is left out, which is noted."""
         multiple = self.traits.domain.columns_multiple
-        if multiple > 1 and (columns := _columns(layer)) % multiple:
+        if multiple > 1 and (columns := columns_of(layer)) % multiple:
             self.notes.append(
                 f"{layer.name} has {columns} columns, no multiple of {multiple}: left out"
             )
@@ -137,9 +136,3 @@ def _judged(weight: Array, given: Array) -> Array:
     """The weight, or if the quantizer takes but a narrower dtype, what it was handed."""
     narrower = given.dtype.itemsize < weight.dtype.itemsize
     return given.reshape(weight.shape) if narrower else weight
-
-
-def _columns(layer: Layer) -> int:
-    """The weights in a row of a layer."""
-    shape = getattr(layer, "shape", None)
-    return rows_and_columns(tuple(layer.weight.shape if shape is None else shape))[1]

@@ -169,6 +169,16 @@ def pytest_collection_modifyitems(
             items[:] = [item for item in items if MARK in item.stash]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With -n, let idle workers take over tests: some last a hundred times as long as others."""
+    if not config.stash[SETTINGS].accuracy or config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 def _resolve_marks(item: pytest.Item) -> None:
     """Keep the nearest mark, and give a test of one width both marks of it."""
     mark = next((mark for mark in item.iter_markers() if mark.name in FAMILY), None)

@@ -50,7 +50,8 @@ class RowBlocks:
         blocks = cls(reference, restored, common_dtype(*sides), 0, at_a_time)
         if blocks.dtype is np.float32:
             return blocks
-        peaks = [np.abs(side).max(initial=0.0) for block in blocks for side in block[1:3]]
+        ends = [(side.min(initial=0.0), side.max(initial=0.0)) for b in blocks for side in b[1:3]]
+        peaks = [max(-low, high) for low, high in ends]
         exponent = int(np.frexp(max(peaks, default=0.0))[1])
         scaled = exponent if abs(exponent) > SAFE_EXPONENT else 0
         return cls(reference, restored, blocks.dtype, scaled, at_a_time)

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard
 
+from .scheme import rows_and_columns
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -46,6 +48,12 @@ class FedLayer(Layer, Protocol):
 def takes_inputs(layer: Layer) -> TypeGuard[FedLayer]:
     """True where a layer has `calibration` and `held_out` inputs; False for a look-up table."""
     return bool(getattr(layer, "takes_inputs", False))
+
+
+def columns_of(layer: Layer) -> int:
+    """The weights in a row of a layer."""
+    shape = getattr(layer, "shape", None)
+    return rows_and_columns(tuple(layer.weight.shape if shape is None else shape))[1]
 
 
 class Model(Sized, Protocol):

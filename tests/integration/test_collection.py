@@ -1,10 +1,19 @@
 """--arrowquant-accuracy: which tests run, under which ids, whatever the project looks like."""
 
+import itertools
 import re
 
 import pytest
 
-from .helpers import ACCURACY, DECOY, SUITE, add_virtual_environment, new_in_pytest_9
+from .helpers import (
+    ACCURACY,
+    CONFTEST,
+    DECOY,
+    SUITE,
+    add_virtual_environment,
+    new_in_pytest_9,
+    run_pytest,
+)
 
 ID = f"{SUITE}[audio-int4-rtn]"
 COLLECT = (*ACCURACY, "--collect-only", "-q")
@@ -190,3 +199,41 @@ def test_fixtures_of_the_project_do_not_reach_into_the_suite(project):
         """
     )
     assert collected(project.runpytest(*COLLECT)) == [ID]
+
+
+SCHEDULER = """
+import pytest
+
+@pytest.hookimpl(wrapper=True)
+def pytest_xdist_make_scheduler(config):
+    scheduler = yield
+    config.rootpath.joinpath("scheduler").write_text(type(scheduler).__name__)
+    return scheduler
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "scheduler"),
+    [
+        (ACCURACY, "WorkStealingScheduling"),
+        ((*ACCURACY, "--dist=loadfile"), "LoadFileScheduling"),
+        ((), "LoadScheduling"),
+    ],
+)
+def test_idle_workers_take_over_tests_unless_the_user_asks_for_another_way(
+    project, options, scheduler
+):
+    project.makeconftest(f"{CONFTEST}\n{SCHEDULER}")
+    project.makepyfile("def test_anything(): pass")
+    assert run_pytest(project.path, "-n", "1", *options).returncode == 0
+    assert (project.path / "scheduler").read_text() == scheduler
+
+
+def test_the_tests_of_a_model_stay_together_and_the_longest_comes_first(project):
+    found = collected(project.runpytest("--arrowquant-accuracy", "--collect-only", "-q"))
+    families = [re.split(r"[\[\]-]", line)[1] for line in found]
+    labels = {"mdlm": "text", "dit": "image", "wavegrad": "audio"}
+    ofs = [labels.get(family, family) for family in families]
+    assert [label for label, _ in itertools.groupby(ofs)] == list(dict.fromkeys(ofs))
+    first = dict(zip(reversed(ofs), reversed(found), strict=True))
+    assert all("::test_recipes[" in line for line in first.values())

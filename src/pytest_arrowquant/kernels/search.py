@@ -23,37 +23,46 @@ FIXED_POINT = np.float32(2.0**16)
 SMALLEST_SCALE = np.float32(2.0**-100)  # beyond these, fixed point and float32 would run out
 LARGEST_SCALE = np.float32(2.0**100)
 REFITS = 6
+CHUNK = 64
 
 
-@kernel()
-def _levels(y, step, offset, low, high, levels):
-    """Fill the levels of y under a candidate."""
-    inverse = np.float32(1) / step
-    for i in range(y.size):
-        level = np.rint((y[i] - offset) * inverse)
-        level = level if level > low else low
-        levels[i] = np.int32(level if level < high else high)
-
-
-@kernel()
-def _sums(levels, fixed):
-    """sum l, sum l^2, sum l y: exact."""
-    total = np.int64(0)
-    squares = np.int64(0)
-    product = np.int64(0)
-    for i in range(levels.size):
-        level = np.int64(levels[i])
+@kernel(inline=True)
+def _chunk_sums(y, fixed, start, count, inverse, offset, low, high):
+    """sum l, sum l^2, sum l y of a chunk: exact."""
+    total, squares, product = np.int32(0), np.int32(0), np.int64(0)
+    for i in range(count):
+        at = start + np.uint64(i)
+        place = np.rint((y[at] - offset) * inverse)
+        place = place if place > low else low
+        level = np.int32(place if place < high else high)
         total += level
-        squares += level * level
-        product += level * np.int64(fixed[i])
+        squares += np.int32(level * level)
+        product += np.int64(level) * np.int64(fixed[at])
     return total, squares, product
 
 
-@kernel()
-def _fit(levels, fixed, fixed_total, centred):
+@kernel(inline=True)
+def _sums(y, fixed, step, offset, low, high):
+    """sum l, sum l^2, sum l y under a candidate: exact."""
+    inverse = np.float32(1) / step
+    total, squares, product = np.int64(0), np.int64(0), np.int64(0)
+    for start in range(0, y.size, CHUNK):
+        if y.size - start >= CHUNK:
+            found = _chunk_sums(y, fixed, np.uint64(start), CHUNK, inverse, offset, low, high)
+        else:
+            rest = min(y.size - start, CHUNK)
+            found = _chunk_sums(y, fixed, np.uint64(start), rest, inverse, offset, low, high)
+        total += np.int64(found[0])
+        squares += np.int64(found[1])
+        product += found[2]
+    return total, squares, product
+
+
+@kernel(inline=True)
+def _fit(y, fixed, step, offset, low, high, fixed_total, centred):
     """(explained sum of squares, step, offset) of the least-squares line of y on the levels."""
-    total, squares, product = _sums(levels, fixed)
-    count = np.float64(levels.size)
+    total, squares, product = _sums(y, fixed, step, offset, low, high)
+    count = np.float64(y.size)
     covariance = np.float64(product)
     variance = np.float64(squares)
     if centred:
@@ -67,7 +76,7 @@ def _fit(levels, fixed, fixed_total, centred):
     return covariance * step, step * unit, offset * unit
 
 
-@kernel()
+@kernel(inline=True)
 def _squared_error(x, scale, zero_point, minimum, low, high):
     """The true squared error of a group under these parameters, as encode and decode make it."""
     inverse = np.float32(1) / scale
@@ -81,8 +90,8 @@ def _squared_error(x, scale, zero_point, minimum, low, high):
     return total
 
 
-@kernel()
-def _best_fit(y, fixed, shrinks, both_signs, low, high, centred, levels):
+@kernel(inline=True)
+def _best_fit(y, fixed, shrinks, both_signs, low, high, centred):
     """(step, offset) of the best candidate after refits, in units of round-to-nearest's step."""
     fixed_total = np.int64(0)
     for i in range(fixed.size):
@@ -94,15 +103,17 @@ def _best_fit(y, fixed, shrinks, both_signs, low, high, centred, levels):
             room = (np.float32(1) - shrink) * high if centred else np.float32(0)
             for place in range(3 if room > np.float32(0) else 1):
                 start = room * np.float32(0.5) * np.float32(place)
-                _levels(y, shrink, start, low, high, levels)
-                explained, fitted, shifted = _fit(levels, fixed, fixed_total, centred)
+                explained, fitted, shifted = _fit(
+                    y, fixed, shrink, start, low, high, fixed_total, centred
+                )
                 if explained > most:
                     most, step, offset = explained, fitted, shifted
     for _ in range(REFITS):
         if step == 0.0:
             break
-        _levels(y, np.float32(step), np.float32(offset), low, high, levels)
-        explained, fitted, shifted = _fit(levels, fixed, fixed_total, centred)
+        explained, fitted, shifted = _fit(
+            y, fixed, np.float32(step), np.float32(offset), low, high, fixed_total, centred
+        )
         if explained <= most:
             break
         most, step, offset = explained, fitted, shifted
@@ -118,7 +129,6 @@ def refine(x, size, bits, shrinks, scale, zero_point, minimum):
     lowest = np.float32(1) if symmetric and bits > 2 else np.float32(0)
     width = min(size, x.shape[1])
     y, fixed = np.empty(width, np.float32), np.empty(width, np.int32)
-    levels = np.empty(width, np.int32)
     for r in range(x.shape[0]):
         for j in range(scale.shape[1]):
             group = x[r, j * size : min(j * size + size, x.shape[1])]
@@ -142,7 +152,6 @@ def refine(x, size, bits, shrinks, scale, zero_point, minimum):
                 lowest - z,
                 highest - z,
                 float_zero,
-                levels[:count],
             )
             new_s = np.float32(step * np.float64(s))
             new_m = np.float32(np.float64(m) + offset * np.float64(s)) if float_zero else m

@@ -12,8 +12,6 @@ BLOCK = 32  # weights
 HALF_OF_MEAN = np.float32(0.499 / 32)  # a little less than half, for the rounding of float32
 INFINITY = np.float32(np.inf)
 MAGNITUDE = np.int32(0x7FFFFFFF)
-LOW_HALF = np.uint64(0xFFFFFFFF)
-FIBONACCI = np.uint64(0x9E3779B9)  # 2^32 over the golden ratio: spreads what it multiplies
 
 
 @kernel(reassociate=True)
@@ -295,32 +293,37 @@ def column_energies(rows, energy):
             energy[c] += w * w
 
 
+@kernel(inline=True)
+def _strike(values, level, struck):
+    """Strike all values that are the level; how many are left."""
+    left = np.int32(0)
+    for i in range(values.size):
+        struck[i] = struck[i] | np.int32(values[i] == level)
+        left += np.int32(1) - struck[i]
+    return left
+
+
 @kernel()
-def most_levels(restored, size, limit, slots):
+def most_levels(restored, size, limit):
     """(most distinct values in any group, its row, its group), counted no further than limit + 1.
 
-    slots: log2 of the entries of the hash table, well above that of the limit.
+    All values alike are struck at once. A group is left when it cannot have more than the most.
     """
-    seen = np.zeros(1 << slots, np.float64)
-    group_of = np.full(1 << slots, -1, np.int64)  # which group an entry is of: never cleared
-    mask, shift = np.int64((1 << slots) - 1), np.uint64(32 - slots)
-    most, at_row, at_group, serial = 0, 0, 0, 0
+    columns = restored.shape[1]
+    marks = np.empty(min(size, columns), np.int32)
+    most, at_row, at_group = 0, 0, 0
     for r in range(restored.shape[0]):
-        for j in range((restored.shape[1] + size - 1) // size):
-            serial += 1
-            count = 0
-            for i in range(j * size, min(j * size + size, restored.shape[1])):
-                if count > limit:
-                    break
-                value = np.float64(restored[r, i]) + 0.0  # -0.0 is 0.0
-                bits = np.float64(value).view(np.uint64)
-                folded = np.uint64((bits ^ (bits >> np.uint64(32))) & LOW_HALF)
-                slot = np.int64(np.uint64(folded * FIBONACCI) >> shift) & mask
-                while group_of[slot] == serial and seen[slot] != value:
-                    slot = (slot + 1) & mask
-                count += group_of[slot] != serial
-                group_of[slot] = serial
-                seen[slot] = value
+        for j in range((columns + size - 1) // size):
+            group = restored[r, j * size : min(j * size + size, columns)]
+            struck = marks[: group.size]
+            struck[:] = 0
+            left, count, first = np.int32(group.size), 0, 0
+            while count <= limit and count + left > most and left > 0:
+                while struck[first]:
+                    first += 1
+                struck[first] = 1  # NaN, too, which is not even itself
+                left = _strike(group, group[first], struck)
+                count += 1
             if count > most:
                 most, at_row, at_group = count, r, j
     return most, at_row, at_group

@@ -6,13 +6,16 @@ from typing import ClassVar
 import numpy as np
 
 from ..arrays import Array, as_floating
+from ..cores import cores
 from ..decoding import Affine
 from ..errors import SchemeError
 from ..kernels import hqq
+from ..row_threads import over_rows
 from ..scheme import GroupSize, Scheme
 from ..tensor import QuantizedTensor, encode_rows, quantize, weight_rows
 from ..vocabulary import WIDTHS
 
+COST = 100  # times what rounding a weight takes
 FARTHEST = 30.0  # thresholds of 2^-30 and of 2^30 standard deviations are all or nothing
 
 
@@ -71,9 +74,17 @@ class Hqq:
         return out
 
     def refine(self, rows: Array, size: int, highest: int, scale: Array, minimum: Array) -> None:
-        """Move the minima of groups with codes 0 .. highest, in place, from round-to-nearest's."""
+        """Move the minima of groups with codes 0 .. highest, in place, from round-to-nearest's.
+
+        On all cores that are ours.
+        """
         betas = np.log2(self.beta) + np.log2(self.kappa) * np.arange(self.iterations + 1)
         powers = np.clip(-betas / (2 - self.p), -FARTHEST, FARTHEST)
         thresholds = (np.exp2(powers) * 3 / highest).astype(np.float32)
         exponent = np.float32(self.p - 1)
-        hqq.refine(rows, size, np.float32(highest), thresholds, exponent, scale, minimum)
+        top = np.float32(highest)
+
+        def refine(at: slice) -> None:
+            hqq.refine(rows[at], size, top, thresholds, exponent, scale[at], minimum[at])
+
+        over_rows(refine, len(rows), rows.shape[1] * COST, cores())

@@ -6,14 +6,17 @@ from typing import ClassVar
 import numpy as np
 
 from ..arrays import Array, as_floating, require_finite
+from ..cores import cores
 from ..decoding import Affine
 from ..errors import SchemeError
 from ..kernels import search
+from ..row_threads import over_rows
 from ..scheme import GroupSize, Scheme, Zero
 from ..super_blocks import SuperBlockAffine, SuperBlocks
 from ..tensor import QuantizedTensor, encode_rows, quantize, weight_rows
 from ..vocabulary import WIDTHS
 
+COST = 50  # times what rounding a weight takes
 # How far the grid is shrunk: at 2 bits the best grid clips much, at 8 bits hardly anything.
 SHRINKS = {
     2: np.linspace(1, 0.40, 8, dtype=np.float32),
@@ -73,7 +76,7 @@ class Mse:
         return always if self.zero == "float" else ("zero_kept", *always)
 
     def quantize(self, weight: object, bits: int, calibration: object = None) -> QuantizedTensor:
-        """The codes of `weight` at `bits`; calibration is not used."""
+        """The codes of `weight` at `bits`, on all cores that are ours; calibration is not used."""
         array = as_floating(weight, "weight")
         rows = weight_rows(array, "weight")
         scheme = Scheme(bits, self.zero, self.group_size)
@@ -85,9 +88,13 @@ class Mse:
         affine = out.decoding
         assert isinstance(affine, Affine)
         if rows.size:
-            search.refine(
-                grouped, size, bits, SHRINKS[bits], affine.scale, affine.zero_point, affine.minimum
-            )
+            parts = (affine.scale, affine.zero_point, affine.minimum)
+
+            def refine(at: slice) -> None:
+                some = (part[at] for part in parts)
+                search.refine(grouped[at], size, bits, SHRINKS[bits], *some)
+
+            over_rows(refine, len(grouped), grouped.shape[1] * COST, cores())
             encode_rows(rows, out)
         return out
 

@@ -50,6 +50,8 @@ from .places import places_of
 from .ranking import margin_share
 from .tradeoff_chart import tradeoff
 
+DPI = 150
+
 
 def write_charts(records: list[Plain], directory: Path) -> list[Path]:
     """Write the charts of these records, in the form of accuracy.json, into `directory`.
@@ -64,16 +66,26 @@ def write_charts(records: list[Plain], directory: Path) -> list[Path]:
         for name, (draw, choose) in CHARTS.items():
             entries = [shown[id(record)] for record in sorted(choose(records), key=bits_of)]
             figure = draw(entries) if entries else None
+            if figure is not None:
+                _lay_out(figure)
             for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
                 path = directory / f"{name}.{kind}"
                 if figure is None:
                     path.unlink(missing_ok=True)
                     continue
                 image = BytesIO()
-                figure.savefig(image, format=kind, dpi=150, metadata=metadata)
+                figure.savefig(image, format=kind, dpi=DPI, metadata=metadata)
                 paths.append(write_whole(path, [image.getvalue()]))
-                figure.set_layout_engine(None)  # once is enough: it is slow
     return paths
+
+
+def _lay_out(figure: Figure) -> None:
+    """Put everything in its place: for each format savefig draws the whole figure to do that."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        figure.set_dpi(DPI)
+        engine.execute(figure)
+        figure.set_layout_engine(None)
 
 
 def _single(records: list[Plain]) -> list[Plain]:

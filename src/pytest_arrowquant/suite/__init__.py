@@ -32,7 +32,7 @@ def collect(session: pytest.Session) -> list[pytest.Item]:
         )
         module.obj = import_module(f"{__name__}.{name}")
         items += session.genitems(module)
-    return items
+    return sorted(items, key=_family_of)
 
 
 def _modules(config: pytest.Config) -> list[str]:
@@ -47,7 +47,16 @@ def _modules(config: pytest.Config) -> list[str]:
     if settings.original is not None:
         return ["test_checkpoint", *invariants]
     recipes = [] if invariants or settings.quantizers else ["test_optimization"]
-    return ["test_accuracy", *recipes, *invariants]
+    return [*recipes, "test_accuracy", *invariants]  # the longest first
+
+
+def _family_of(item: pytest.Item) -> int:
+    """Keeps the tests of a synthetic model together: it is drawn once then, by one worker."""
+    from ..models import FAMILIES
+
+    callspec = getattr(item, "callspec", None)
+    family = callspec.params.get("family") if callspec else None
+    return list(FAMILIES).index(family) if family else 0
 
 
 def grid(config: pytest.Config, subjects: Iterable[tuple[str, Any]]) -> list[Any]:

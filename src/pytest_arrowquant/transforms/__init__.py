@@ -4,7 +4,7 @@ from .basis import Identity, Transform
 from .equalization import Equalized, equalization_scale, equalize
 from .rotation import Rotation
 from .smoothing import Smoothing
-from .spatial import smooth
+from .spatial import SmoothingSearch, smooth
 from .time_aware import ActivationQuantizer, time_groups
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Identity",
     "Rotation",
     "Smoothing",
+    "SmoothingSearch",
     "Transform",
     "equalization_scale",
     "equalize",

@@ -1,7 +1,7 @@
 """The search for the smoothing of a layer: the alpha of least output error, none among them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Self
 
@@ -44,22 +44,60 @@ def smooth(
     cross-layer equalization is then tried as well. Layers fed by the same inputs share a scale:
     stack their rows. Raises TensorError for weights and inputs that do not fit together.
     """
-    array = as_floating(weight, "weight")
-    require_finite(array, "weight")
-    if not array.size:
-        raise TensorError(f"weight has shape {array.shape}; expected (outputs, inputs, ...)")
-    inputs = Calibration.of(calibration)
-    inputs.require_channels(array.shape)
-    columns, window = inputs.inputs.shape[1], prod(array.shape[2:])
-    rows = rows_of(array.reshape(-1, columns), columns, "weight")
-    some = rows[:: -(-len(rows) // ROWS)]
-    ranges = _by_channel(np.abs(rows), window)
-    equal = None if producer is None else equalization_scale(producer, ranges)
-    family = _Family(ranges, window, equal, powers_of_two)
-    apart = _Trial.of(some, inputs, quantize, bits, groups)
-    rule = min(family.rules, key=lambda rule: apart.error(family.member(rule, apart.peaks)))
-    whole = replace(apart, peaks=inputs.channel_peaks)
-    return min((Identity(), family.member(rule, whole.peaks)), key=whole.error)
+    search = SmoothingSearch.of(weight, calibration, producer, powers_of_two)
+    return search.best(quantize, bits, groups)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SmoothingSearch:
+    """The search on one layer; what does not depend on widths is made once for all of them.
+
+    candidates: by rule, the smoothings with scales of the tokens that are not measured on.
+    """
+
+    family: "_Family"
+    trial: "_Trial"
+    peaks: Array
+    candidates: dict[float | str | None, "_Candidate"]
+
+    @classmethod
+    def of(
+        cls, weight: object, calibration: object, producer: object, powers_of_two: bool = False
+    ) -> Self:
+        """For a weight and what it is fed; see smooth."""
+        array = as_floating(weight, "weight")
+        require_finite(array, "weight")
+        if not array.size:
+            raise TensorError(f"weight has shape {array.shape}; expected (outputs, inputs, ...)")
+        inputs = Calibration.of(calibration)
+        inputs.require_channels(array.shape)
+        columns, window = inputs.inputs.shape[1], prod(array.shape[2:])
+        rows = rows_of(array.reshape(-1, columns), columns, "weight")
+        some = rows[:: -(-len(rows) // ROWS)]
+        ranges = _by_channel(np.abs(rows), window)
+        equal = None if producer is None else equalization_scale(producer, ranges)
+        family = _Family(ranges, window, equal, powers_of_two)
+        trial, apart = _Trial.of(some, inputs)
+        candidates = {
+            rule: trial.candidate(family.member(rule, apart), apart) for rule in family.rules
+        }
+        return cls(family, trial, inputs.channel_peaks, candidates)
+
+    def best(
+        self,
+        quantize: Callable[[Array], Array],
+        bits: int | None = 8,
+        groups: Groups = "static",
+    ) -> Transform:
+        """The smoothing of least output error for this quantizer and these ranges; see smooth."""
+
+        def error(candidate: _Candidate) -> float:
+            return self.trial.error(candidate, quantize, bits, groups)
+
+        rule = min(self.candidates, key=lambda rule: error(self.candidates[rule]))
+        pair = (Identity(), self.family.member(rule, self.peaks))
+        whole = (self.trial.candidate(transform, self.peaks) for transform in pair)
+        return min(whole, key=error).transform
 
 
 def held_back(inputs: Calibration) -> Array:
@@ -105,53 +143,66 @@ class _Family:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Trial:
-    """What a candidate is measured on: weights, some of the tokens, the ranges of the others.
+class _Candidate:
+    """A smoothing, what it makes of the weights and tokens, and max |x| of each timestep."""
 
-    peaks: max |x| of the others, float32 (steps, channels). counts: how many a timestep has.
+    transform: Transform
+    rows: Array
+    tokens: Array
+    ranges: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Trial:
+    """What a candidate is measured on: weights and some of the tokens, and what those give.
+
+    counts: how many tokens a timestep has in all.
     """
 
     rows: Array
     tokens: Array
     timesteps: Array
     outputs: Array
-    peaks: Array
     counts: Array
-    quantize: Callable[[Array], Array]
-    bits: int | None
-    groups: Groups
 
     @classmethod
-    def of(
-        cls,
-        rows: Array,
-        inputs: Calibration,
-        quantize: Callable[[Array], Array],
-        bits: int | None,
-        groups: Groups,
-    ) -> Self:
-        """Of weight rows and the inputs they are fed."""
+    def of(cls, rows: Array, inputs: Calibration) -> tuple[Self, Array]:
+        """Of weight rows and what they are fed; and max |x| of the other tokens.
+
+        These are float32 (steps, channels).
+        """
         at = held_back(inputs)
         tokens, others = inputs.inputs[at], np.ones(len(inputs.inputs), bool)
         others[at] = len(at) == len(others)
         steps = zip(inputs.by_step(), np.split(others, inputs.starts[1:-1]), strict=True)
         peaks = np.stack([np.abs(step[kept]).max(axis=0) for step, kept in steps])
         counts, outputs = np.diff(inputs.starts), tokens @ rows.T
-        timesteps = inputs.timesteps[at]
-        return cls(rows, tokens, timesteps, outputs, peaks, counts, quantize, bits, groups)
+        return cls(rows, tokens, inputs.timesteps[at], outputs, counts), peaks
 
-    def error(self, transform: Transform) -> float:
+    def candidate(self, transform: Transform, peaks: Array) -> _Candidate:
+        """A transform, with ranges of the tokens that have these peaks.
+
+        max |x / s| is max |x| / s: the ranges need no more than the peaks.
+        """
+        rows, tokens = transform.weight(self.rows), transform.inputs(self.tokens)
+        return _Candidate(transform, rows, tokens, transform.inputs(peaks).max(axis=1))
+
+    def error(
+        self,
+        candidate: _Candidate,
+        quantize: Callable[[Array], Array],
+        bits: int | None,
+        groups: Groups,
+    ) -> float:
         """|X W^T - Q(X T^-T) Q(W T)^T|^2 over the tokens."""
-        weight = self.quantize(transform.weight(self.rows))
+        weight = quantize(candidate.rows)
         if np.shape(weight) != self.rows.shape:
             raise TensorError(
                 f"quantize returned shape {np.shape(weight)}; expected {self.rows.shape}"
             )
-        tokens = transform.inputs(self.tokens)
-        if self.bits is not None:
-            # max |x / s| is max |x| / s: the ranges of the others need no more than their peaks
-            ranges = transform.inputs(self.peaks).max(axis=1)
-            rounding = ActivationQuantizer.of(ranges, self.counts, self.bits, self.groups)
+        tokens = candidate.tokens
+        if bits is not None:
+            rounding = ActivationQuantizer.of(candidate.ranges, self.counts, bits, groups)
             tokens = rounding.quantize(tokens, self.timesteps)
         difference = tokens @ weight.T - self.outputs
         error = float(np.square(difference, dtype=np.float64).sum())
