@@ -16,7 +16,6 @@ LAYERS = (
     "hookspecs",
     "expectation",
     "kernels",
-    "row_threads",
     "scheme",
     "arrays",
     "traits",

@@ -31,22 +31,35 @@ def ids(result: pytest.RunResult) -> list[str]:
     return [line.partition("[")[2].rstrip("]") for line in result.outlines if "::test_" in line]
 
 
-def grid(modalities: str, bits: str, quantizers: str) -> list[str]:
-    """The first family of a modality goes by the modality's name."""
+def of_label(label: str, bits: str, quantizers: str) -> list[str]:
     return [
         f"{label}-int{width}-{quantizer}"
-        for modality in modalities.split(",")
-        for label in (modality, *FAMILIES[modality][1:])
         for width in bits.split(",")
         for quantizer in quantizers.split(",")
         if width == "2" or quantizer != "r2q"  # which has two bits only
     ]
 
 
+def labelled(modalities: str) -> list[tuple[str, str]]:
+    """(label, family); the first family of a modality goes by the modality's name."""
+    return [
+        (family if at else modality, family)
+        for modality in modalities.split(",")
+        for at, family in enumerate(FAMILIES[modality])
+    ]
+
+
+def grid(modalities: str, bits: str, quantizers: str) -> list[str]:
+    return [each for label, _ in labelled(modalities) for each in of_label(label, bits, quantizers)]
+
+
 def suite(modalities: str, bits: str) -> list[str]:
-    """Every quantizer that needs no inputs, then the recipes of every family."""
-    families = [family for modality in modalities.split(",") for family in FAMILIES[modality]]
-    return grid(modalities, bits, "rtn,mse,hqq,r2q") + families
+    """Of each family the recipes, which take longest, then every quantizer that needs no inputs."""
+    return [
+        each
+        for label, family in labelled(modalities)
+        for each in (family, *of_label(label, bits, "rtn,mse,hqq,r2q"))
+    ]
 
 
 def write_ini(project: pytest.Pytester, kind: str, name: str, value: str) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..cores import cores
 from ..scheme import GroupSize, Scheme, Zero
 from ..tensor import QuantizedTensor, quantize
 from ..vocabulary import WIDTHS
@@ -59,5 +60,5 @@ class Rtn:
         return {"accurate": "at 2 bits zero may be no level, and a row of small weights be lost"}
 
     def quantize(self, weight: object, bits: int, calibration: object = None) -> QuantizedTensor:
-        """The codes of `weight` at `bits`; calibration is not used."""
-        return quantize(weight, Scheme(bits, self.zero, self.group_size))
+        """The codes of `weight` at `bits`, on all cores that are ours; calibration is not used."""
+        return quantize(weight, Scheme(bits, self.zero, self.group_size), threads=cores())
