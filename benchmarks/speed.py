@@ -114,8 +114,10 @@ compare numpy on arrays that lie restored in memory. One thread:
 
 {outcome_table(results, ALL_THREADS, most)}
 
-{most} threads at {MIDDLE} x {MIDDLE} are never to be slower than one; *short* is where the upper
-quartile with {most} is below the lower with one:
+{most} threads at {MIDDLE} x {MIDDLE} are never to be slower than one. So few weights are left to
+one thread whatever is allowed (two begin at two million), so both columns are the same work, and
+their difference the noise; *short* is where the upper quartile with {most} is below the lower with
+one:
 
 {never_slower_table(results, most)}"""
 

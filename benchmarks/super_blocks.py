@@ -97,9 +97,9 @@ def line(weights, bits, run):
     energies, errors, nbytes, seconds = [], [], 0, 0.0
     run(weights[0][:1], bits)  # compiled before the clock starts
     for weight in weights:
-        started = time.thread_time()
+        started = time.process_time()  # on all threads
         restored, stored = run(weight, bits)
-        seconds += time.thread_time() - started
+        seconds += time.process_time() - started
         wide = weight.astype(np.float64)
         energies.append((wide**2).sum())
         errors.append(((wide - restored) ** 2).sum())

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from llvmlite.binding import get_host_cpu_features
 
+LEAST = 4  # a chunk of 64 weights takes four vectors of 512 bits
 SCRIPT = Path(__file__).with_name("wide_registers.py")
 
 
@@ -29,4 +30,4 @@ def test_wide_registers(benchmark: Any, tmp_path: Path) -> None:
     assert len(counts) == 5
     for kernel, steps in counts.items():
         for step, count in steps.items():
-            assert count, f"{kernel}: {step} in no ymm or zmm register"
+            assert count >= LEAST, f"{kernel}: {step} {count} times in a ymm or zmm register"

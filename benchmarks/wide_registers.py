@@ -18,6 +18,8 @@ from pytest_arrowquant.kernels import decode, encode
 WIDTHS = (8, 4, 2)
 LARGEST = {"largest magnitude": "vpmaxu[dq]", "largest value": "vpmaxs[dq]"}
 TO_INTEGER = {"float to integer": "vcvtt?ps2dq"}
+PACKED = {"bytes packed": r"vpmov[wdq]b|vpackus"}
+UNPACKED = {"bytes unpacked": "vpmovzxb[wdq]"}
 TO_FLOAT = {"integer to float": "vcvtdq2ps"}
 ROUNDED = {"float to whole float": "vrndscaleps|vroundps"}
 FLOATS = {"products of floats": r"v(mul|fn?m(add|sub)\d+)ps"}
@@ -30,9 +32,9 @@ DOUBLES = {
 NEEDED: dict[
     str, tuple[Any, dict[str, str]]
 ] = {  # what the inner loops cannot do without, as patterns of instructions
-    "quantize": (encode.quantize, LARGEST | TO_INTEGER),
-    "dequantize": (decode.dequantize, TO_FLOAT | FLOATS),
-    "compare": (decode.compare, TO_FLOAT | DOUBLES),
+    "quantize": (encode.quantize, LARGEST | TO_INTEGER | PACKED),
+    "dequantize": (decode.dequantize, UNPACKED | TO_FLOAT | FLOATS),
+    "compare": (decode.compare, UNPACKED | TO_FLOAT | DOUBLES),
     "fit": (encode.fit, LARGEST),
     "compare_rounded": (decode.compare_rounded, ROUNDED | FLOATS | DOUBLES),
 }

@@ -7,7 +7,7 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from pytest_arrowquant import cores
-from pytest_arrowquant.quantizers import Hqq, Mse, hqq, mse
+from pytest_arrowquant.quantizers import Hqq, Mse, Rtn, hqq, mse, rtn
 
 
 def blas_threads() -> set[int]:
@@ -69,13 +69,30 @@ def test_a_thread_has_one_where_others_have_theirs(monkeypatch: pytest.MonkeyPat
     assert cores.cores() == 4
 
 
-@pytest.mark.parametrize("quantizer", [Hqq(), Mse(), Mse(zero="none")], ids=repr)
+def test_no_more_than_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cores, "cores", lambda: 64)
+    names = cores.spread(lambda _: threading.current_thread().name, range(200), float)
+    assert len(set(names)) <= cores.MOST
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "shape"),
+    [
+        (Hqq(), (301, 512)),
+        (Mse(), (301, 512)),
+        (Mse(zero="none"), (301, 512)),
+        (Rtn(), (4099, 1024)),
+    ],
+    ids=repr,
+)
 @pytest.mark.parametrize("bits", [2, 4, 8])
-def test_codes_do_not_depend_on_the_cores(quantizer, bits: int, monkeypatch: pytest.MonkeyPatch):
-    weight = np.random.default_rng(0).standard_normal((301, 512), dtype=np.float32)
+def test_codes_do_not_depend_on_the_cores(
+    quantizer, shape, bits: int, monkeypatch: pytest.MonkeyPatch
+):
+    weight = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     found = []
     for count in (1, 4):
-        for module in (hqq, mse):
+        for module in (hqq, mse, rtn):
             monkeypatch.setattr(module, "cores", lambda count=count: count)
         found.append(quantizer.quantize(weight, bits))
     np.testing.assert_array_equal(found[0].codes, found[1].codes)

@@ -204,6 +204,23 @@ def test_decode_is_its_twin(scheme: Scheme, kind: str) -> None:
             assert_sums(got, sums, (shape, dtype))
 
 
+@pytest.mark.parametrize(
+    "scheme", [Scheme(*each, 128) for each in product(WIDTHS, ZEROS)], ids=label
+)
+@pytest.mark.parametrize("shape", [(2, 2304), (2, 1159)], ids=str)
+def test_groups_of_several_chunks_over_several_blocks(scheme: Scheme, shape: Any) -> None:
+    x = gaussian(*shape)
+    codes, p = twin(x, scheme)
+    q = quantize(x, scheme)
+    assert_same_bits(q.codes, reference.pack(codes, scheme.bits), shape)
+    want = reference.decode(codes, scheme.group_size, p)
+    assert_same_bits(q.dequantize(), want, shape)
+    assert_sums(q.compare(x), reference.deviations(x, want), shape)
+    assert_sums(quantize_and_compare(x, scheme), reference.deviations(x, want), shape)
+    encode_rows(x, q)
+    assert_same_bits(q.codes, reference.pack(codes, scheme.bits), shape)
+
+
 @every_kind
 @every_scheme
 def test_quantize_and_compare_is_both(scheme: Scheme, kind: str) -> None:
@@ -305,6 +322,16 @@ def test_order_looks_at_every_run_that_may_hide_an_inversion() -> None:
         error = np.random.default_rng(seed).uniform(-0.6, 0.6, 32).astype(np.float32)
         want = reference.worst_order(steps, steps + error, 32, 32, 8)
         assert worst_order(steps, steps + error, 32, 8) == want
+
+
+@pytest.mark.parametrize("limit", [60, 100, 199, 200, 300])
+def test_many_levels_are_counted(limit: int) -> None:
+    rng = np.random.default_rng(limit)
+    levels = np.concatenate([[0.0, -0.0], rng.standard_normal(199)]).astype(np.float32)
+    v = np.stack([rng.choice(levels[: 70 + 65 * row], 500) for row in range(3)])
+    for back in (v, v.astype(float)):
+        got = structure.most_levels(back, 400, limit)
+        assert got == reference.most_levels(back, 400, limit)
 
 
 def test_zeros_of_both_signs_are_one_level() -> None:

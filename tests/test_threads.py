@@ -1,8 +1,10 @@
 """One thread or many: the same bits, and the same errors."""
 
+import os
 import subprocess
 import sys
 from threading import Barrier
+from time import sleep
 from typing import Any
 
 import numba
@@ -116,6 +118,51 @@ def test_an_error_of_another_thread_is_raised() -> None:
         over_rows(fail_at_the_end, 2, LEAST, 2)
 
 
+def test_when_one_fails_none_is_at_work_any_more() -> None:
+    done = []
+
+    def work(at: slice) -> None:
+        if at.start == 0:
+            raise OSError("of the first row")
+        sleep(0.2)
+        done.append(at.start)
+
+    with pytest.raises(OSError, match="of the first row"):
+        over_rows(work, 2, LEAST, 2)
+    assert done == [1]
+
+
+def test_a_thread_of_many_shares_with_none() -> None:
+    """It would wait for the pool that it is of."""
+
+    def inner(at: slice) -> tuple[int, int]:
+        return at.start, at.stop
+
+    def outer(at: slice) -> list[tuple[int, int]]:
+        return over_rows(inner, 4, LEAST, 4)
+
+    first, *others = over_rows(outer, 16, LEAST, 16)
+    assert first == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert others == [[(0, 4)]] * 15
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    program = (
+        "import os, signal, numpy as np\n"
+        "from pytest_arrowquant import Scheme, quantize\n"
+        "x = np.ones((4096, 1024), np.float32)\n"
+        "quantize(x, Scheme(4), threads=2)\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    signal.alarm(60)\n"
+        "    quantize(x, Scheme(4), threads=2)\n"
+        "    os._exit(7)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
+    )
+    assert run(program) == "7"
+
+
 def test_one_thread_starts_none() -> None:
     program = (
         "import sys, threading, numpy as np\n"
@@ -124,7 +171,10 @@ def test_one_thread_starts_none() -> None:
         "quantize(np.ones((768, 768), np.float32), Scheme(4), threads=8).dequantize(threads=8)\n"
         "print(threading.active_count())"
     )
-    out = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert out.stdout.split() == ["1"]
+    assert run(program) == "1"
+
+
+def run(program: str) -> str:
+    """What it prints, in a new process."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()

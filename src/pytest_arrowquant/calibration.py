@@ -108,7 +108,7 @@ class Calibration:
         2022); GPTQ is indifferent to its scale. Kept, so that every width and recipe shares it.
         """
         channels = self.inputs.shape[1]
-        total, product = np.zeros((2, channels, channels))
+        total, product = np.zeros((channels, channels)), np.empty((channels, channels))
         for block in self._blocks():
             total += np.matmul(block.T, block, out=product)
         total /= len(self.inputs)

@@ -8,15 +8,17 @@ from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
+MOST = 8  # layers at a time: each holds its weight, its inputs and a Hessian
+
 _thread = threading.local()
 
 
 def cores() -> int:
     """How many cores are ours: of those that the process may run on, its share as a worker.
 
-    One on a thread of `spread`, as the others have theirs.
+    One on a thread that is one of many, as the others have theirs.
     """
-    if getattr(_thread, "is_one_of_many", False):
+    if is_one_of_many():
         return 1
     known = hasattr(os, "sched_getaffinity")  # not on every system
     usable = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
@@ -30,13 +32,13 @@ Result = TypeVar("Result")
 def spread(
     work: Callable[[Item], Result], items: Sequence[Item], cost: Callable[[Item], float]
 ) -> list[Result]:
-    """work(item) of each item, in their order; on a thread a core, the costliest begun first.
+    """work(item) of each item, in their order; on a thread a core, MOST at most, costliest first.
 
     BLAS has one thread meanwhile: more would wait for each other, and the last bits of its sums
     depend on how many there are.
     """
     dearest = sorted(range(len(items)), key=lambda index: -cost(items[index]))
-    pool = ThreadPoolExecutor(cores(), initializer=_become_one_of_many)
+    pool = ThreadPoolExecutor(min(cores(), MOST), initializer=become_one_of_many)
     with threadpool_limits(1, "blas"):
         try:
             begun = {index: pool.submit(work, items[index]) for index in dearest}
@@ -45,5 +47,11 @@ def spread(
             pool.shutdown(cancel_futures=True)
 
 
-def _become_one_of_many() -> None:
+def become_one_of_many() -> None:
+    """Say that this thread works beside others, for good."""
     _thread.is_one_of_many = True
+
+
+def is_one_of_many() -> bool:
+    """Whether this thread works beside others that have the other cores."""
+    return getattr(_thread, "is_one_of_many", False)

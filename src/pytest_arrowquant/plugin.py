@@ -174,8 +174,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """With -n, let idle workers take over tests: some last a hundred times as long as others."""
     if not config.stash[SETTINGS].accuracy or config.getoption("dist") != "load":
         return None
-    from xdist.scheduler import WorkStealingScheduling
-
+    try:
+        from xdist.scheduler import WorkStealingScheduling
+    except ImportError:  # before pytest-xdist 3.2
+        return None
     return WorkStealingScheduling(config, log)
 
 

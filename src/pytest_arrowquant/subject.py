@@ -26,11 +26,14 @@ class Layer(Protocol):
 
     @property
     def weight(self) -> Any:
-        """Its values; read once a pass, so they may be drawn or loaded on access."""
+        """Its values; read a few times a pass, so they may be drawn or loaded on access.
+
+        Layers of a model may be read on several threads at a time, each on one.
+        """
 
 
 class FedLayer(Layer, Protocol):
-    """A layer that knows what it is fed; read once a pass, too."""
+    """A layer that knows what it is fed; its inputs are read once a pass."""
 
     @property
     def calibration(self) -> Any:

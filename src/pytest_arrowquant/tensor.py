@@ -163,7 +163,8 @@ def _rounded_sums(
     size, bits = layout.group_size, scheme.bits
     integer, floating = scheme.zero == "integer", scheme.zero == "float"
     finite = encode.fit(rows, size, bits, integer, floating, *fitted)
-    decode.compare_rounded(reference, rows, size, bits, scheme.lowest_code, *fitted, sums)
+    lowest = scheme.lowest_code
+    decode.compare_rounded(reference, rows, size, bits, lowest, floating, *fitted, sums)
     return bool(finite)
 
 

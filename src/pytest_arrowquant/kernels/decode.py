@@ -176,24 +176,28 @@ def compare(reference, codes, size, bits, scale, zero_point, minimum, sums):
 
 
 @kernel(inline=True)
-def _chunk_rounded(x, at, count, scale, zero_point, minimum, bounds, out, to):
-    """What codes would restore. Clipped before rounding, as the bounds are whole numbers."""
+def _chunk_rounded(x, at, count, scale, zero_point, minimum, by, bounds, out, to):
+    """What codes would restore; `by`: whether to add the minimum, a literal.
+
+    Clipped before rounding, as the bounds are whole numbers.
+    """
     inverse = np.float32(1) / scale
     low, high = bounds[0] - zero_point, bounds[1] - zero_point
     for i in range(count):
         place = (x[at + np.uint64(i)] - minimum) * inverse
         place = place if place > low else low
         place = place if place < high else high
-        out[to + np.uint64(i)] = np.rint(place) * scale + minimum
+        value = np.rint(place) * scale
+        out[to + np.uint64(i)] = value + minimum if by else value
 
 
 @kernel(inline=True)
-def _whole_rounded(x, at, groups, size, scale, zero_point, minimum, group, bounds, out, to):
+def _whole_rounded(x, at, groups, size, scale, zero_point, minimum, group, by, bounds, out, to):
     """Groups of whole chunks, whose parameters start at `group`, into out[to] and on."""
     for j in range(group, group + groups):
-        s, z, m = scale[j], zero_point[j], minimum[j]
+        s, z, m = scale[j], zero_point[j], (minimum[j] if by else np.float32(0))
         for _ in range(size // CHUNK):
-            _chunk_rounded(x, at, CHUNK, s, z, m, bounds, out, to)
+            _chunk_rounded(x, at, CHUNK, s, z, m, by, bounds, out, to)
             at += np.uint64(CHUNK)
             to += np.uint64(CHUNK)
 
@@ -204,7 +208,7 @@ def _rounded(x, at, weights, size, scale, zero_point, minimum, group, bounds, ou
     for start in range(np.uint64(0), weights, size):
         s, z, m = scale[group], zero_point[group], minimum[group]
         count = min(size, weights - start)
-        _chunk_rounded(x, at + start, count, s, z, m, bounds, out, to + start)
+        _chunk_rounded(x, at + start, count, s, z, m, True, bounds, out, to + start)
         group += np.uint64(1)
 
 
@@ -221,8 +225,11 @@ def round_trip(x, size, bits, lowest, scale, zero_point, minimum, out):
 
 
 @kernel()
-def compare_rounded(reference, x, size, bits, lowest, scale, zero_point, minimum, sums):
-    """The sums of x, as its nearest codes would restore it, against the reference."""
+def compare_rounded(reference, x, size, bits, lowest, by, scale, zero_point, minimum, sums):
+    """The sums of x, as its nearest codes would restore it, against the reference.
+
+    by: whether minima are to be looked at; where not, they are 0.
+    """
     bounds = (np.float32(lowest), np.float32((1 << bits) - 1))
     columns, groups, usize = x.shape[1], scale.shape[1], np.uint64(size)
     rows, x, reference, scale = x.shape[0], x.reshape(-1), reference.reshape(-1), scale.reshape(-1)
@@ -233,13 +240,11 @@ def compare_rounded(reference, x, size, bits, lowest, scale, zero_point, minimum
         for first in range(0, groups, step):
             at, group = np.uint64(r * columns + first * size), np.uint64(r * groups + first)
             weights = np.uint64(min(step * size, columns - first * size))
+            n, p, q, m = weights // usize, scale, zero_point, minimum
             if size % CHUNK or weights % usize:
-                _rounded(
-                    x, at, weights, usize, scale, zero_point, minimum, group, bounds, block, to
-                )
+                _rounded(x, at, weights, usize, p, q, m, group, bounds, block, to)
+            elif by:
+                _whole_rounded(x, at, n, usize, p, q, m, group, True, bounds, block, to)
             else:
-                n = weights // usize
-                _whole_rounded(
-                    x, at, n, usize, scale, zero_point, minimum, group, bounds, block, to
-                )
+                _whole_rounded(x, at, n, usize, p, q, m, group, False, bounds, block, to)
             _add(sums, r, first == 0, _deviations(reference, at, block, weights))

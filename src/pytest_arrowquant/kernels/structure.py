@@ -12,6 +12,9 @@ BLOCK = 32  # weights
 HALF_OF_MEAN = np.float32(0.499 / 32)  # a little less than half, for the rounding of float32
 INFINITY = np.float32(np.inf)
 MAGNITUDE = np.int32(0x7FFFFFFF)
+LOW_HALF = np.uint64(0xFFFFFFFF)
+FIBONACCI = np.uint64(0x9E3779B9)  # 2^32 over the golden ratio: spreads what it multiplies
+FEW = 64  # levels that are counted faster by striking them
 
 
 @kernel(reassociate=True)
@@ -303,27 +306,65 @@ def _strike(values, level, struck):
     return left
 
 
+@kernel(inline=True)
+def _levels_by_striking(group, limit, most, struck):
+    """How many distinct values; no more than `most` if there cannot be more."""
+    struck[:] = 0
+    left, count, first = np.int32(group.size), 0, 0
+    while count <= limit and count + left > most and left > 0:
+        while struck[first]:
+            first += 1
+        struck[first] = 1  # NaN, too, which is not even itself
+        left = _strike(group, group[first], struck)
+        count += 1
+    return count
+
+
+@kernel(inline=True)
+def _levels_by_hashing(group, limit, seen, group_of, serial, shift):
+    """How many distinct values. group_of: which group an entry is of, so none is ever cleared."""
+    mask = np.uint64(seen.size - 1)
+    count = 0
+    for value in group:
+        if count > limit:
+            break
+        level = np.float64(value) + 0.0  # -0.0 is 0.0
+        bits = np.float64(level).view(np.uint64)
+        folded = np.uint64((bits ^ np.uint64(bits >> np.uint64(32))) & LOW_HALF)
+        slot = np.uint64(np.uint64(folded * FIBONACCI) >> shift) & mask
+        while group_of[slot] == serial and seen[slot] != level:
+            slot = (slot + np.uint64(1)) & mask
+        count += group_of[slot] != serial
+        group_of[slot] = serial
+        seen[slot] = level
+    return count
+
+
 @kernel()
 def most_levels(restored, size, limit):
     """(most distinct values in any group, its row, its group), counted no further than limit + 1.
 
-    All values alike are struck at once. A group is left when it cannot have more than the most.
+    Of few levels all values alike are struck at once, a pass over the group each. A group is left
+    when it cannot have more than the most.
     """
     columns = restored.shape[1]
-    marks = np.empty(min(size, columns), np.int32)
-    most, at_row, at_group = 0, 0, 0
+    struck = np.empty(min(size, columns), np.int32)
+    slots = 4  # log2 of the entries of a table that stays three quarters empty
+    while 1 << slots < 4 * limit:
+        slots += 1
+    seen, group_of = np.zeros(1 << slots, np.float64), np.full(1 << slots, -1, np.int64)
+    shift = np.uint64(32 - slots)
+    most, at_row, at_group, serial = 0, 0, 0, 0
     for r in range(restored.shape[0]):
         for j in range((columns + size - 1) // size):
             group = restored[r, j * size : min(j * size + size, columns)]
-            struck = marks[: group.size]
-            struck[:] = 0
-            left, count, first = np.int32(group.size), 0, 0
-            while count <= limit and count + left > most and left > 0:
-                while struck[first]:
-                    first += 1
-                struck[first] = 1  # NaN, too, which is not even itself
-                left = _strike(group, group[first], struck)
-                count += 1
+            serial += 1
+            if min(limit, group.size) <= FEW:
+                count = _levels_by_striking(group, limit, most, struck[: group.size])
+            else:
+                count = _levels_by_hashing(group, limit, seen, group_of, serial, shift)
             if count > most:
                 most, at_row, at_group = count, r, j
+            if most > limit:
+                return most, at_row, at_group
     return most, at_row, at_group

@@ -51,7 +51,7 @@ def _modules(config: pytest.Config) -> list[str]:
 
 
 def _family_of(item: pytest.Item) -> int:
-    """Keeps the tests of a synthetic model together: it is drawn once then, by one worker."""
+    """Keeps the tests of a synthetic model together, for few workers to draw it."""
     from ..models import FAMILIES
 
     callspec = getattr(item, "callspec", None)
