@@ -12,7 +12,7 @@ from .scheme import rows_and_columns
 
 Array = npt.NDArray[Any]
 FLOATS = ("float16", "bfloat16", "float32", "float64")
-NATIVE = frozenset(np.dtype(kind) for kind in ("f2", ml_dtypes.bfloat16, "f4", "f8"))
+NATIVE = frozenset(map(np.dtype, FLOATS))
 
 
 def as_floating(value: object, name: str) -> Array:

@@ -199,7 +199,7 @@ def _quantize_tensor(rows: Array, out: QuantizedTensor, affine: Affine, threads:
     scheme, layout = out.scheme, out.layout
 
     def extent(at: slice) -> tuple[bool, float, float]:
-        return encode.extent(rows[at].reshape(-1).view(np.int32), False)  # type: ignore[no-any-return]
+        return encode.extent(rows[at].reshape(-1).view(np.int32))  # type: ignore[no-any-return]
 
     if not rows.size:
         return True

@@ -133,15 +133,9 @@ def _finite_range(low, high, symmetric):
 
 
 @kernel()
-def extent(words, symmetric):
-    """(finite, low, high) of the values of which `words` are the bits as int32.
-
-    Symmetric: the value of largest magnitude, negative where two are, and 0 as the other end.
-    """
-    count = np.uint64(words.size)
-    if symmetric:
-        return _finite_range(np.int32(_chunk_peak(words, np.uint64(0), count)), np.int32(0), True)
-    low, high = _chunk_extent(words, np.uint64(0), count)
+def extent(words):
+    """(finite, smallest, largest) of the values of which `words` are the bits as int32."""
+    low, high = _chunk_extent(words, np.uint64(0), np.uint64(words.size))
     return _finite_range(low, high, False)
 
 
@@ -165,9 +159,7 @@ def parameters(low, high, bits, integer_zero, float_zero):
     if integer_zero:
         low = min(low, np.float32(0))
         high = max(high, np.float32(0))
-    most = (
-        HALF_MOST if np.isinf(high - low) else MOST
-    )  # a range that float32 cannot hold is clipped
+    most = HALF_MOST if np.isinf(high - low) else MOST  # of what float32 can hold as a range
     low = max(low, -most)
     high = min(high, most)
     scale = max((high - low) / levels, TINY)
